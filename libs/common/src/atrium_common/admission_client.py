@@ -1,0 +1,157 @@
+"""Asks the AdmissionService on behalf of callers that speak gRPC directly.
+
+Used by `interceptors/usage.py` alone; the gateway talks to its admission in process.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+
+import grpc.aio
+from atrium.admission.v1 import admission_pb2 as pb
+from atrium.admission.v1.admission_pb2_grpc import AdmissionServiceStub
+
+from atrium_common.domain import Usage
+from atrium_common.interceptors.errors import from_rpc_error
+from atrium_common.interceptors.metadata import SERVICE
+from atrium_common.interceptors.tracing import outgoing_metadata
+from atrium_common.service import WorkEstimate
+from atrium_common.wire import duration_from_proto, usage_to_proto
+
+
+class Outcome(StrEnum):
+    """How a request ended, for the ledger."""
+
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+_OUTCOMES: Final = {
+    Outcome.COMPLETED: pb.OUTCOME_COMPLETED,
+    Outcome.CANCELLED: pb.OUTCOME_CANCELLED,
+    Outcome.FAILED: pb.OUTCOME_FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCaller:
+    """A caller known by its bearer token, which only admission can read."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class TenantCaller:
+    """A tenant named by a caller that holds the service credential."""
+
+    tenant: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A reservation that admission has made.
+
+    Attributes:
+        reservation_id: Names it in the calls that follow.
+        tenant: Tenant that pays.
+        subject: User or key that asked.
+        weight: Share of the tenant in fair scheduling, above 0.
+        lease: Time until it is closed as estimated unless renewed.
+    """
+
+    reservation_id: str
+    tenant: str
+    subject: str
+    weight: float
+    lease: timedelta
+
+
+class AdmissionClient:
+    """The AdmissionService through one channel, in the domain's terms.
+
+    Every method raises the error that the server raised, `Unavailable` if it can't
+    be reached and `DeadlineExceeded` if it does not answer within `timeout`.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        service_credential: str,
+        timeout: timedelta = timedelta(seconds=5),
+    ) -> None:
+        self._stub = AdmissionServiceStub(channel)
+        self._metadata = ((SERVICE, service_credential),)
+        self._timeout = timeout.total_seconds()
+
+    async def admit(
+        self,
+        caller: TokenCaller | TenantCaller,
+        estimate: WorkEstimate,
+        *,
+        request_id: str,
+        method: str,
+    ) -> Grant:
+        """Reserves the estimate, or raises what refused it."""
+        request = pb.AdmitRequest(
+            capability=str(estimate.capability),
+            model=estimate.model,
+            estimate=usage_to_proto(estimate.usage),
+            request_id=request_id,
+            method=method,
+        )
+        if isinstance(caller, TokenCaller):
+            request.token = caller.token
+        else:
+            request.tenant = caller.tenant
+        try:
+            reply = await self._stub.Admit(
+                request, timeout=self._timeout, metadata=self._outgoing()
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return Grant(
+            reservation_id=reply.reservation_id,
+            tenant=reply.tenant,
+            subject=reply.subject,
+            weight=reply.weight or 1.0,
+            lease=duration_from_proto(reply.lease),
+        )
+
+    async def renew(self, reservation_id: str, bound: Usage | None = None) -> timedelta:
+        """Keeps a reservation alive, growing it to `bound` if given; returns the lease."""
+        request = pb.RenewRequest(reservation_id=reservation_id)
+        if bound is not None:
+            request.estimate.CopyFrom(usage_to_proto(bound))
+        try:
+            reply = await self._stub.Renew(
+                request, timeout=self._timeout, metadata=self._outgoing()
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+        return duration_from_proto(reply.lease)
+
+    async def settle(self, reservation_id: str, usage: Usage, outcome: Outcome) -> None:
+        """Charges what was consumed; idempotent."""
+        request = pb.SettleRequest(
+            reservation_id=reservation_id,
+            usage=usage_to_proto(usage),
+            outcome=_OUTCOMES[outcome],
+        )
+        try:
+            await self._stub.Settle(request, timeout=self._timeout, metadata=self._outgoing())
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def refund(self, reservation_id: str, reason: str) -> None:
+        """Gives the reservation back uncharged; idempotent."""
+        request = pb.RefundRequest(reservation_id=reservation_id, reason=reason)
+        try:
+            await self._stub.Refund(request, timeout=self._timeout, metadata=self._outgoing())
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc_error(error) from error
+
+    def _outgoing(self) -> tuple[tuple[str, str], ...]:
+        return self._metadata + outgoing_metadata()

@@ -1,0 +1,106 @@
+"""Settings that every service has; each service subclasses them with its own prefix.
+
+A variable that is not found under the service's prefix (``ATRIUM_LLM_``) is looked
+up under the shared one (``ATRIUM_``), so that a machine states its credential once.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+SHARED_PREFIX = "ATRIUM_"
+
+
+class SharedPrefixSettings(BaseSettings):
+    """Reads ``<own prefix><FIELD>`` and, where that is unset, ``ATRIUM_<FIELD>``."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Puts the shared prefix behind the service's own."""
+        shared = EnvSettingsSource(settings_cls, env_prefix=SHARED_PREFIX)
+        return init_settings, env_settings, shared, dotenv_settings, file_secret_settings
+
+
+class ServiceSettings(SharedPrefixSettings):
+    """What `serve` needs to know. Subclasses set `env_prefix`, `port`, `metrics_port`."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; ``0.0.0.0`` in a container."""
+
+    port: int = Field(ge=0, le=65535)
+    """gRPC port; 0 takes a free one."""
+
+    metrics_port: int = Field(ge=0, le=65535)
+    """HTTP port of /metrics, /health/live and /health/ready; 0 takes a free one."""
+
+    service_credential: SecretStr | None = Field(default=None, min_length=16)
+    """The suite's shared secret. Without it no caller is trusted and nothing admitted."""
+
+    admission_target: str | None = None
+    """gRPC target of the AdmissionService; without it tenants get UNAVAILABLE."""
+
+    admission_tls_ca: Path | None = None
+    """CA of the AdmissionService's certificate; unset speaks plaintext to it."""
+
+    tls_certificate: Path | None = None
+    """PEM chain of the server; unset serves plaintext."""
+
+    tls_key: Path | None = None
+    """PEM key of `tls_certificate`."""
+
+    tls_client_ca: Path | None = None
+    """PEM CA that clients' certificates must come from (mTLS); unset asks for none."""
+
+    catalogue: Path = Path("models/starter.yaml")
+    """Catalogue file."""
+
+    models_dir: Path = Path(".atrium/models")
+    """Folder where weights are kept."""
+
+    engine: str | None = None
+    """Serves every model of the catalogue with this engine instead of its own."""
+
+    max_queue: int = Field(default=64, ge=1)
+    """Requests that may wait for an engine."""
+
+    max_concurrent_rpcs: int = Field(default=512, ge=1)
+    """RPCs served at once, health checks not counted; more are refused."""
+
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=64 * 1024)
+    """Largest gRPC message, in and out."""
+
+    drain_seconds: float = Field(default=20.0, ge=0)
+    """Time that running requests get to finish when the service stops."""
+
+    default_deadline_seconds: float | None = Field(default=None, gt=0)
+    """Deadline of a call that brings none; unset means no deadline."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe event that is logged."""
+
+    log_format: Literal["json", "console"] = "json"
+    """One JSON object per line, or lines for a person."""
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
