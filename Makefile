@@ -1,0 +1,49 @@
+# One target per job; CI runs exactly these (.ci/run).
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint type protos lock bench clean test-vllm
+
+BIN := .venv/bin
+PACKAGES := libs/common/src/atrium_common $(wildcard services/*/src) scripts
+TEST_ARGS ?=
+RUN_ARGS ?=
+
+help:  ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install:  ## Make the environment in .venv (ATRIUM_TORCH_INDEX: an index of CPU wheels of torch)
+	@scripts/install.sh
+
+run: install  ## Start the whole suite on this machine (RUN_ARGS="--help" lists the options)
+	@$(BIN)/python scripts/run.py $(RUN_ARGS)
+
+test: install  ## Run every test but the vLLM engine's (TEST_ARGS="-k stt" chooses)
+	@scripts/test_tools.sh
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+lint: install  ## Check format, style, types, layers and the wire
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports --no-logo
+	@scripts/wire_check.sh
+
+type: install  ## Check the types alone
+	$(BIN)/mypy $(PACKAGES)
+
+protos: install  ## Generate the committed stubs from protos/
+	scripts/protos.sh
+
+lock: install  ## Write the lock files anew (UPGRADE=1: with the newest versions)
+	scripts/lock.sh
+
+bench: install  ## Measure the gateway and the services beside their baselines
+	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+test-vllm:  ## Run the vLLM engine on a CPU, in an environment of its own (2.5 GB)
+	scripts/test_vllm.sh
+
+clean:  ## Remove caches and builds (not .venv, nor the state in .atrium)
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find libs services scripts tests -name __pycache__ -prune -exec rm -rf {} +
+	find libs services -name '*.egg-info' -prune -exec rm -rf {} +
+	rm -rf libs/*/build services/*/build
