@@ -5,12 +5,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import grpc.aio
 from google.protobuf.message import Message
 
 from atrium_common.domain import Capability, ModelInfo, Usage
+
+Context = grpc.aio.ServicerContext[Any, Any]
+"""What grpc hands to each handler; grpc's own types leave the messages open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,8 @@ class WorkEstimate:
     Attributes:
         capability: Capability that the call uses.
         model: Catalogue id, resolved from any alias.
-        usage: The bound, unit by unit; a unit that is 0 is not reserved.
+        usage: The bound, unit by unit. A call that exceeds it grows its reservation by
+            the same amount again, so an open-ended call may state a first part.
     """
 
     capability: Capability

@@ -1,0 +1,244 @@
+"""One running RPC at the edge: how it begins, what it sees, how it ends.
+
+Made by `edge.py` for every RPC. The broad `except` of the suite is here: what leaves
+`run` is a gRPC status or the caller's own cancel, nothing else.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+import structlog
+from atrium.common.v1 import usage_pb2
+from google.protobuf.message import Message
+
+from atrium_common.admission_client import Outcome
+from atrium_common.context import RequestContext, bind_context, bind_usage_report, current_context
+from atrium_common.errors import AtriumError, DeadlineExceeded, PermissionDenied, QuotaExceeded
+from atrium_common.interceptors import errors
+from atrium_common.interceptors.auth import Caller
+from atrium_common.interceptors.context import make_context, request_id
+from atrium_common.interceptors.metadata import REQUEST_ID, RESERVATION, texts
+from atrium_common.interceptors.meter import Meter
+from atrium_common.interceptors.metrics import MethodMetrics
+from atrium_common.interceptors.usage import Identity
+from atrium_common.service import Context
+
+if TYPE_CHECKING:
+    from atrium_common.interceptors.edge import Edge
+
+T = TypeVar("T")
+
+_SETTLE_SECONDS: Final = 2.0
+"""How long an answer waits for its ledger record; then the settlement goes on alone."""
+
+_log = structlog.get_logger("atrium.rpc")
+
+
+class Call:
+    """One RPC from its first byte to its status."""
+
+    __slots__ = (
+        "_caller",
+        "_context",
+        "_edge",
+        "_ending",
+        "_interruption",
+        "_last",
+        "_meter",
+        "_method",
+        "_metrics",
+        "_task",
+        "request_id",
+    )
+
+    def __init__(self, edge: "Edge", method: str, context: Context, metrics: MethodMetrics) -> None:
+        self._edge = edge
+        self._method = method
+        self._context = context
+        self._metrics = metrics
+        self._caller: Caller | None = None
+        self._meter: Meter | None = None
+        self._last: Message | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._interruption: AtriumError | None = None
+        self._ending = False
+        self.request_id = ""
+
+    def interrupt(self, error: AtriumError) -> None:
+        """Ends the call with `error` at its next await, unless it is ending already."""
+        if not self._ending and self._interruption is None and self._task is not None:
+            self._interruption = error
+            self._task.cancel()
+
+    async def run(self, work: Callable[["Call"], Awaitable[T]]) -> T:
+        """Runs the call's work between its beginning and its end."""
+        metadata = texts(self._context.invocation_metadata())
+        span = self._edge.tracing.start(self._method, metadata)
+        started = self._metrics.started()
+        code = grpc.StatusCode.OK
+        try:
+            return await self._guarded(work, metadata)
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except _Ended as end:
+            code = end.code
+            raise end.abort from None
+        finally:
+            self._edge.leave(self)
+            self._metrics.ended(started, code, self._consumed())
+            if span is not None:
+                span.end(code)
+
+    async def _guarded(self, work: Callable[["Call"], Awaitable[T]], metadata: dict[str, str]) -> T:
+        self.request_id = request_id(metadata)
+        self._task = asyncio.current_task()
+        limit = asyncio.timeout(None)
+        try:
+            await self._begin(metadata)
+            remaining = self._context.time_remaining()
+            if remaining is None and self._edge.default_deadline is not None:
+                remaining = self._edge.default_deadline
+                limit = asyncio.timeout(remaining)
+            self._enter_context(remaining)
+            async with limit:
+                result = await work(self)
+            self._ending = True
+            await self._settle(Outcome.COMPLETED)
+            return result
+        except asyncio.CancelledError:
+            self._ending = True
+            if self._interruption is None or self._task is None or self._task.uncancel() > 0:
+                self._close(Outcome.CANCELLED, "CANCELLED")
+                raise
+            await self._fail(self._interruption)
+        except grpc.aio.AbortError as abort:
+            self._ending = True
+            await self._settle(Outcome.FAILED, "ABORTED")
+            raise _Ended(_code(self._context), abort) from abort
+        except AtriumError as error:
+            await self._fail(error)
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                await self._fail(DeadlineExceeded("The service's deadline has passed."))
+            await self._fail(errors.conceal(error, request_id=self.request_id, method=self._method))
+
+    async def _begin(self, metadata: dict[str, str]) -> None:
+        # The gateway knows the id that it sent, and this is a write of its own.
+        if RESERVATION not in metadata or REQUEST_ID not in metadata:
+            await self._context.send_initial_metadata(((REQUEST_ID, self.request_id),))
+        self._edge.enter(self)
+        caller = self._edge.authenticator.identify(metadata)
+        if not caller.trusted and (
+            self._edge.usage is None or self._method in self._edge.trusted_only
+        ):
+            raise PermissionDenied("This method needs the service credential.")
+        self._caller = caller
+
+    def _enter_context(self, remaining: float | None) -> None:
+        assert self._caller is not None  # noqa: S101 - `_begin` has set it
+        bind_context(
+            make_context(
+                self._caller,
+                request_id=self.request_id,
+                time_remaining=remaining,
+                clock=self._edge.clock,
+            )
+        )
+
+    async def admit(self, request: Message | None) -> None:
+        """Lets the call pass by its first request, or raises what refuses it."""
+        gate = self._edge.usage
+        if gate is None or self._caller is None:
+            return
+        admitted = await gate.admit(
+            self._caller,
+            request,
+            method=self._method,
+            request_id=self.request_id,
+            interrupt=self.interrupt,
+        )
+        if isinstance(admitted, Meter):
+            self._meter = admitted
+            bind_usage_report(admitted.report)
+            grant = admitted.grant
+            bind_context(
+                replace(
+                    current_context(),
+                    tenant=grant.tenant,
+                    subject=grant.subject,
+                    weight=grant.weight,
+                    reservation_id=grant.reservation_id,
+                )
+            )
+        elif isinstance(admitted, Identity):
+            context: RequestContext = current_context()
+            bind_context(
+                replace(
+                    context,
+                    tenant=admitted.tenant,
+                    subject=admitted.subject,
+                    weight=admitted.weight,
+                )
+            )
+
+    def note(self, response: Message) -> bool:
+        """Looks at a response before it is sent; says whether `grow` is due after it."""
+        self._last = response
+        return self._meter is not None and self._meter.see(response)
+
+    async def grow(self) -> None:
+        """Grows the reservation over what was seen; raises `QuotaExceeded` if it can't."""
+        if self._meter is not None:
+            await self._meter.grow()
+
+    async def see(self, response: Message) -> None:
+        """Looks at the only response of a call: it is done, so nothing is left to refuse."""
+        if self.note(response):
+            try:
+                await self.grow()
+            except QuotaExceeded:
+                # Settlement charges what was produced, over the estimate or not.
+                _log.warning("a unary call consumed more than its estimate", method=self._method)
+
+    async def _fail(self, error: AtriumError) -> NoReturn:
+        self._ending = True
+        await self._settle(Outcome.FAILED, error.reason)
+        _log.debug("refused", method=self._method, reason=error.reason, request_id=self.request_id)
+        try:
+            await errors.abort(self._context, error)
+        except grpc.aio.AbortError as abort:
+            raise _Ended(errors.status_code(error), abort) from error
+
+    def _close(self, outcome: Outcome, reason: str = "") -> "asyncio.Task[None] | None":
+        return None if self._meter is None else self._meter.close(outcome, reason)
+
+    async def _settle(self, outcome: Outcome, reason: str = "") -> None:
+        task = self._close(outcome, reason)
+        if task is not None:
+            # `wait` neither cancels the settlement nor raises what it raises.
+            await asyncio.wait({task}, timeout=_SETTLE_SECONDS)
+
+    def _consumed(self) -> usage_pb2.Usage | None:
+        if self._last is None or "usage" not in self._last.DESCRIPTOR.fields_by_name:
+            return None
+        usage: usage_pb2.Usage = self._last.usage  # type: ignore[attr-defined]
+        return usage
+
+
+class _Ended(Exception):
+    """Carries the status of a call that grpc has been told about."""
+
+    def __init__(self, code: grpc.StatusCode, abort: grpc.aio.AbortError) -> None:
+        super().__init__(code)
+        self.code = code
+        self.abort = abort
+
+
+def _code(context: Context) -> grpc.StatusCode:
+    code = context.code()
+    return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN

@@ -1,0 +1,278 @@
+"""The edge of a server: every concern around every RPC, for the four arities.
+
+One interceptor instead of one per concern: a stream's generator must be closed at
+the moment its caller leaves, and a message must not pass six wrappers. `server.py`
+installs it; each concern has its own file beside this one.
+
+A call goes: count in, trace, request id, who calls, context, admission, the handler;
+and back: settlement, status, count out. gRPC's own services (health, reflection)
+pass by, so that they answer however busy the service is.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError, Message
+
+from atrium_common.errors import (
+    InvalidArgument,
+    Overloaded,
+    Unavailable,
+)
+from atrium_common.interceptors.auth import Authenticator
+from atrium_common.interceptors.call import Call
+from atrium_common.interceptors.metrics import method_metrics
+from atrium_common.interceptors.tracing import Tracing
+from atrium_common.interceptors.usage import UsageGate
+from atrium_common.metrics import ServiceMetrics
+from atrium_common.service import Context
+
+_OPEN: Final = "/grpc."
+_RETRY: Final = timedelta(seconds=1)
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:  # generic in the stubs alone
+    Handler = grpc.RpcMethodHandler
+    Interceptor = grpc.aio.ServerInterceptor
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+
+
+class _Malformed(Message):
+    """Stands for a request that is no valid protobuf."""
+
+
+class Edge(Interceptor):
+    """Surrounds the RPCs of one server."""
+
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        usage: UsageGate | None,
+        metrics: ServiceMetrics,
+        tracing: Tracing,
+        trusted_only: frozenset[str] = frozenset(),
+        max_concurrent: int = 512,
+        default_deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Makes the edge of one server.
+
+        Args:
+            authenticator: Says who calls.
+            usage: Admits and settles; ``None`` serves whoever is authenticated, and
+                then only callers with the service credential.
+            metrics: Collectors.
+            tracing: Opens spans.
+            trusted_only: Full paths of methods for holders of the service credential.
+            max_concurrent: RPCs at once; more are refused as `Overloaded`.
+            default_deadline: Seconds given to a call without a deadline.
+            clock: Monotonic seconds.
+        """
+        self.authenticator = authenticator
+        self.usage = usage
+        self.metrics = metrics
+        self.tracing = tracing
+        self.trusted_only = trusted_only
+        self.default_deadline = default_deadline
+        self.clock = clock
+        self._max_concurrent = max_concurrent
+        self._calls: set[Call] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._wrapped: dict[str, Handler] = {}
+
+    @property
+    def running(self) -> int:
+        """RPCs running now."""
+        return len(self._calls)
+
+    async def wait_idle(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds until no RPC runs; says whether that is so."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def interrupt_all(self) -> None:
+        """Ends the running RPCs with an error that says: send it again elsewhere."""
+        for call in tuple(self._calls):
+            call.interrupt(
+                Unavailable("The service is stopping; send the request again.", retry_after=_RETRY)
+            )
+
+    async def intercept_service(  # type: ignore[override]
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Gives grpc the handler with the edge around it; made once per method."""
+        method: str = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is None or method.startswith(_OPEN):
+            return handler
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        run = _Arities(self, method, handler)
+        if handler.request_streaming:
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if handler.response_streaming
+                else grpc.stream_unary_rpc_method_handler
+            )
+            behaviour: Any = run.stream_stream if handler.response_streaming else run.stream_unary
+            decode = handler.request_deserializer
+        else:
+            make = (
+                grpc.unary_stream_rpc_method_handler
+                if handler.response_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            behaviour = run.unary_stream if handler.response_streaming else run.unary_unary
+            decode = _lenient(handler.request_deserializer)
+        return make(
+            behaviour,
+            request_deserializer=decode,
+            response_serializer=handler.response_serializer,
+        )
+
+    def enter(self, call: Call) -> None:
+        """Counts a call in; raises `Overloaded` over the cap."""
+        if len(self._calls) >= self._max_concurrent:
+            raise Overloaded("The service has no room now.", retry_after=_RETRY)
+        self._calls.add(call)
+        self._idle.clear()
+
+    def leave(self, call: Call) -> None:
+        """Counts a call out."""
+        self._calls.discard(call)
+        if not self._calls:
+            self._idle.set()
+
+
+class _Arities:
+    """The four arities of one method; each is a coroutine that grpc awaits.
+
+    Streams are written from here, never yielded to grpc: its own loop would leave a
+    cancelled generator to the garbage collector instead of closing it.
+    """
+
+    def __init__(self, edge: Edge, method: str, handler: Handler) -> None:
+        self._edge = edge
+        self._method = method
+        # One of the four is set; the stubs know only the synchronous API's types.
+        self._behaviour: Any = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+        self._metrics = method_metrics(edge.metrics, method)
+
+    def _call(self, context: Context) -> Call:
+        return Call(self._edge, self._method, context, self._metrics)
+
+    async def unary_unary(self, request: Message, context: Context) -> Message | None:
+        async def work(call: Call) -> Message:
+            await call.admit(_wellformed(request))
+            response: Message = await self._behaviour(request, context)
+            await call.see(response)
+            return response
+
+        return await self._call(context).run(work)
+
+    async def unary_stream(self, request: Message, context: Context) -> None:
+        async def work(call: Call) -> None:
+            await call.admit(_wellformed(request))
+            await _pump(call, self._behaviour(request, context), context)
+
+        await self._call(context).run(work)
+
+    async def stream_unary(
+        self, requests: AsyncIterator[Message], context: Context
+    ) -> Message | None:
+        async def work(call: Call) -> Message:
+            first, rest = await _peek(requests)
+            await call.admit(first)
+            response: Message = await self._behaviour(rest, context)
+            await call.see(response)
+            return response
+
+        return await self._call(context).run(work)
+
+    async def stream_stream(self, requests: AsyncIterator[Message], context: Context) -> None:
+        async def work(call: Call) -> None:
+            first, rest = await _peek(requests)
+            await call.admit(first)
+            await _pump(call, self._behaviour(rest, context), context)
+
+        await self._call(context).run(work)
+
+
+async def _pump(call: Call, responses: object, context: Context) -> None:
+    """Writes a handler's messages and closes it in this task, whatever happens."""
+    if not isinstance(responses, AsyncGenerator):
+        raise TypeError("a streaming handler is an async generator function")
+    try:
+        async for response in responses:
+            short = call.note(response)
+            await context.write(response)
+            if short:
+                await call.grow()
+    finally:
+        await responses.aclose()
+
+
+async def _peek(
+    requests: AsyncIterator[Message],
+) -> tuple[Message | None, AsyncIterator[Message]]:
+    """Reads the first message, for the estimate; the handler gets them all."""
+    iterator = aiter(requests)
+    try:
+        first = await anext(iterator)
+    except StopAsyncIteration:
+        return None, _chain((), iterator)
+    except DecodeError as error:
+        raise InvalidArgument("The request is no valid protobuf message.") from error
+    return first, _chain((first,), iterator)
+
+
+async def _chain(head: tuple[Message, ...], tail: AsyncIterator[Message]) -> AsyncIterator[Message]:
+    for message in head:
+        yield message
+    try:
+        async for message in tail:
+            yield message
+    except DecodeError as error:
+        raise InvalidArgument("The request is no valid protobuf message.") from error
+
+
+def _lenient(decode: Callable[[bytes], Message] | None) -> Callable[[bytes], Message] | None:
+    """Lets a bad request reach the edge: grpc itself would answer UNKNOWN with its text."""
+    if decode is None:
+        return None
+
+    def lenient(data: bytes) -> Message:
+        try:
+            return decode(data)
+        except DecodeError:
+            return _Malformed()
+
+    return lenient
+
+
+def _wellformed(request: Message) -> Message:
+    if isinstance(request, _Malformed):
+        raise InvalidArgument("The request is no valid protobuf message.")
+    return request

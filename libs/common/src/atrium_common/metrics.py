@@ -1,0 +1,102 @@
+"""The Prometheus collectors of one service process, made by a factory.
+
+`server.py` makes them and its interceptors and probes use them; a service's
+`__main__` adds its queues. No tenant label: its values are without bound.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from atrium_common.domain import ModelInfo, ModelState
+
+# From an embedding's milliseconds to a long picture's minutes.
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class ServiceMetrics:
+    """The collectors of one process, in the registry that was given.
+
+    Attributes:
+        registry: What /metrics shows.
+        requests: RPCs ended, by method and status code.
+        seconds: Their duration, by method.
+        running: RPCs running now, by method.
+        usage: Units consumed, by model and unit.
+        settlements: Reservations closed, by how.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Registers every collector in `registry`."""
+        self.registry = registry
+        self.requests = Counter(
+            "atrium_rpc_requests", "RPCs ended.", ("method", "code"), registry=registry
+        )
+        self.seconds = Histogram(
+            "atrium_rpc_seconds",
+            "Duration of RPCs.",
+            ("method",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.running = Gauge(
+            "atrium_rpc_running", "RPCs running now.", ("method",), registry=registry
+        )
+        self.usage = Counter(
+            "atrium_usage_units", "Units consumed.", ("model", "unit"), registry=registry
+        )
+        self.settlements = Counter(
+            "atrium_settlements", "Reservations closed.", ("result",), registry=registry
+        )
+        self._depth = Gauge(
+            "atrium_queue_depth", "Requests waiting for an engine.", ("queue",), registry=registry
+        )
+        self._busy = Gauge(
+            "atrium_queue_running", "Requests on an engine.", ("queue",), registry=registry
+        )
+
+    def watch_queue(
+        self, name: str, *, depth: Callable[[], float], running: Callable[[], float]
+    ) -> None:
+        """Shows a work queue, read at each scrape; `name` is its engine's."""
+        self._depth.labels(name).set_function(depth)
+        self._busy.labels(name).set_function(running)
+
+    def watch_models(self, models: Callable[[], Sequence[ModelInfo]]) -> None:
+        """Shows the models' states, read at each scrape from another thread."""
+        self.registry.register(_Models(models))
+
+
+class _Models(Collector):
+    def __init__(self, models: Callable[[], Sequence[ModelInfo]]) -> None:
+        self._models = models
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        states = GaugeMetricFamily(
+            "atrium_model_state", "1 for the state a model is in.", labels=("model", "state")
+        )
+        verified = GaugeMetricFamily(
+            "atrium_model_verified", "1 if the model was verified since loading.", labels=("model",)
+        )
+        for model in self._models():
+            for state in ModelState:
+                states.add_metric((model.id, state.value), float(model.state is state))
+            verified.add_metric((model.id,), float(model.verified_at is not None))
+        return states, verified
+
+
+def make_metrics(registry: CollectorRegistry | None = None) -> ServiceMetrics:
+    """Makes the collectors, with the process's own, in `registry` or in a new one."""
+    chosen = registry or CollectorRegistry()
+    ProcessCollector(registry=chosen)
+    PlatformCollector(registry=chosen)
+    GCCollector(registry=chosen)
+    return ServiceMetrics(chosen)

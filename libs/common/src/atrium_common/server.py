@@ -1,0 +1,293 @@
+"""Runs one service: `serve(servicer, engine, settings)` from every `__main__`.
+
+Live at once, ready when the engine has loaded, drained when told to stop. Tests and
+other composition roots use `start_server` and stop it themselves.
+"""
+
+import asyncio
+import contextlib
+import signal
+from typing import Final
+
+import grpc.aio
+import structlog
+from grpc_reflection.v1alpha import reflection
+
+from atrium_common import health
+from atrium_common.admission_client import AdmissionClient
+from atrium_common.channels import PING_TIMEOUT_MS, SERVER_MIN_PING_MS, open_channel
+from atrium_common.domain import ModelState
+from atrium_common.health import HealthBoard, HealthServicer
+from atrium_common.interceptors.auth import Authenticator
+from atrium_common.interceptors.edge import Edge
+from atrium_common.interceptors.settlements import Settlements
+from atrium_common.interceptors.tracing import Tracing
+from atrium_common.interceptors.usage import UsageGate, smallest_work
+from atrium_common.metrics import ServiceMetrics, make_metrics
+from atrium_common.model_servicer import OPERATORS_ONLY, ModelServicer
+from atrium_common.model_servicer import SERVICE_NAME as MODEL_SERVICE
+from atrium_common.models import ModelBoard
+from atrium_common.probes import Probes, Pulse
+from atrium_common.service import Engine, Servicer, WorkEstimate
+from atrium_common.settings import ServiceSettings
+from atrium_common.tls import ClientTls, ServerTls
+
+__all__ = ["Engine", "RunningServer", "Servicer", "WorkEstimate", "serve", "start_server"]
+
+_WATCH_SECONDS: Final = 0.5
+_VERIFY_SECONDS: Final = 120.0
+_VERIFY_AGAIN_SECONDS: Final = 30.0
+_LAST_GRACE_SECONDS: Final = 2.0
+_SETTLE_SECONDS: Final = 5.0
+
+
+async def serve(
+    servicer: Servicer,
+    engine: Engine,
+    settings: ServiceSettings,
+    *,
+    metrics: ServiceMetrics | None = None,
+) -> None:
+    """Serves until SIGTERM or SIGINT, then drains.
+
+    Args:
+        servicer: The service's own RPCs.
+        engine: Its engine; loaded here, in the background, and closed here.
+        settings: Where to listen and whom to trust.
+        metrics: Collectors, where `__main__` has added its own; made here otherwise.
+
+    Raises:
+        OSError: A port is taken or a certificate can't be read.
+        Exception: What the engine's `load` raised, after everything is stopped.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = await start_server(servicer, engine, settings, metrics=metrics)
+    stopping = loop.create_task(stop.wait())
+    try:
+        await asyncio.wait({stopping, server.loading}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            server.loading.result()
+            await stopping
+    finally:
+        stopping.cancel()
+        # A second signal ends the process at once, whatever is still running.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+        await server.stop()
+
+
+async def start_server(
+    servicer: Servicer,
+    engine: Engine,
+    settings: ServiceSettings,
+    *,
+    metrics: ServiceMetrics | None = None,
+    tracing: Tracing | None = None,
+) -> "RunningServer":
+    """Starts serving and loading; returns at once.
+
+    Raises:
+        OSError: A port is taken or a certificate can't be read.
+    """
+    server = RunningServer(
+        servicer, engine, settings, metrics=metrics or make_metrics(), tracing=tracing or Tracing()
+    )
+    await server.start()
+    return server
+
+
+class RunningServer:
+    """A service that runs; `stop` it exactly once.
+
+    Attributes:
+        port: gRPC port.
+        metrics_port: HTTP port of the probes.
+        loading: The engine's loading; done when the service is ready or failed.
+        health: Which names serve.
+        metrics: The collectors.
+        edge: What surrounds the RPCs.
+    """
+
+    def __init__(
+        self,
+        servicer: Servicer,
+        engine: Engine,
+        settings: ServiceSettings,
+        *,
+        metrics: ServiceMetrics,
+        tracing: Tracing,
+    ) -> None:
+        self._servicer = servicer
+        self._engine = engine
+        self._settings = settings
+        self._log = structlog.get_logger("atrium.server").bind(rpc_service=servicer.service_name)
+        self._names = ("", servicer.service_name, MODEL_SERVICE)
+        self.metrics = metrics
+        self.health = HealthBoard()
+        self._models = ModelBoard(engine)
+        self._refreshed = asyncio.Event()
+        self._pulse = Pulse()
+        self._probes = Probes(
+            registry=metrics.registry,
+            pulse=self._pulse,
+            ready=lambda: self.health.is_serving(""),
+            models=self._models.snapshot,
+        )
+        self._settlements = Settlements(metrics)
+        self._channel, admission = _admission(settings)
+        credential = settings.service_credential
+        self.edge = Edge(
+            authenticator=Authenticator(credential.get_secret_value() if credential else None),
+            usage=UsageGate(
+                admission=admission,
+                estimate=servicer.estimate,
+                probe=self._probe_work,
+                settlements=self._settlements,
+            ),
+            metrics=metrics,
+            tracing=tracing,
+            trusted_only=OPERATORS_ONLY,
+            max_concurrent=settings.max_concurrent_rpcs,
+            default_deadline=settings.default_deadline_seconds,
+        )
+        self._server = grpc.aio.server(interceptors=[self.edge], options=_options(settings))
+        self.port = 0
+        self.metrics_port = 0
+        self.loading: asyncio.Task[None]
+        self._watching: asyncio.Task[None]
+
+    async def start(self) -> None:
+        """Listens and begins to load."""
+        self._servicer.register(self._server)
+        ModelServicer(self._engine, self._models).register(self._server)
+        HealthServicer(self.health).register(self._server)
+        names = (*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        for name in self._names:
+            self.health.set(name, serving=False)
+        settings = self._settings
+        self.port = _listen(self._server, settings)
+        self.metrics_port = self._probes.start(settings.host, settings.metrics_port)
+        await self._server.start()
+        self.metrics.watch_models(self._models.snapshot)
+        self.loading = asyncio.create_task(self._load())
+        self._watching = asyncio.create_task(self._watch())
+        self._log.info("listening", port=self.port, metrics_port=self.metrics_port)
+
+    async def wait_ready(self) -> None:
+        """Waits until the engine has loaded; raises what loading raised."""
+        await asyncio.shield(self.loading)
+
+    async def wait_verified(self) -> None:
+        """Waits until every loaded model has been verified, for tests and `make run`."""
+        await self.wait_ready()
+        while any(m.state is ModelState.READY and not m.verified_at for m in self._models.models()):
+            await self._refreshed.wait()
+
+    async def stop(self) -> None:
+        """Drains: no new calls, running ones finish or are told to try again elsewhere."""
+        settings = self._settings
+        self._log.info("draining", running=self.edge.running)
+        self.health.close()
+        for task in (self.loading, self._watching):
+            task.cancel()
+        stopping = asyncio.create_task(
+            self._server.stop(settings.drain_seconds + _LAST_GRACE_SECONDS)
+        )
+        if not await self.edge.wait_idle(settings.drain_seconds):
+            self._log.warning("ending calls that did not finish", running=self.edge.running)
+            self.edge.interrupt_all()
+        await stopping
+        await self._settlements.drain(_SETTLE_SECONDS)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(self.loading, self._watching, return_exceptions=True)
+        await self._engine.close()
+        await asyncio.to_thread(self._probes.stop)
+        if self._channel is not None:
+            await self._channel.close(None)
+        self._log.info("stopped")
+
+    async def _load(self) -> None:
+        try:
+            await self._engine.load()
+        except Exception as error:
+            self._log.error("the engine did not load", engine=self._engine.name, exc_info=error)
+            raise
+        self._refresh(loaded=True)
+        self._log.info("ready", models=[model.id for model in self._models.snapshot()])
+
+    async def _watch(self) -> None:
+        """Keeps health true to the engine and verifies what has been loaded."""
+        tried: dict[str, float] = {}
+        clock = asyncio.get_running_loop().time
+        while True:
+            self._pulse.beat()
+            loaded = self.loading.done() and self.loading.exception() is None
+            self._refresh(loaded=loaded)
+            if loaded:
+                for model in self._models.due():
+                    if clock() - tried.get(model, float("-inf")) >= _VERIFY_AGAIN_SECONDS:
+                        tried[model] = clock()
+                        await self._models.verify(model, timeout=_VERIFY_SECONDS)
+                self._refresh(loaded=True)
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    def _refresh(self, *, loaded: bool) -> None:
+        self._refreshed.set()
+        self._refreshed = asyncio.Event()
+        models = self._models.models()
+        for model in models:
+            serving = loaded and model.state is ModelState.READY
+            self.health.set(f"model:{model.id}", serving=serving)
+        # A model that loads on first use counts: the service can serve it.
+        able = not models or any(
+            model.state in (ModelState.READY, ModelState.UNLOADED) for model in models
+        )
+        for name in self._names:
+            self.health.set(name, serving=loaded and able)
+
+    def _probe_work(self) -> WorkEstimate | None:
+        models = self._models.models()
+        return smallest_work(models[0].capabilities, models[0].id) if models else None
+
+
+def _admission(settings: ServiceSettings) -> tuple[grpc.aio.Channel | None, AdmissionClient | None]:
+    if settings.admission_target is None or settings.service_credential is None:
+        return None, None
+    tls = ClientTls(ca=settings.admission_tls_ca) if settings.admission_tls_ca else None
+    channel = open_channel(settings.admission_target, tls=tls)
+    credential = settings.service_credential.get_secret_value()
+    return channel, AdmissionClient(channel, service_credential=credential)
+
+
+def _listen(server: grpc.aio.Server, settings: ServiceSettings) -> int:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        if settings.tls_certificate is None or settings.tls_key is None:
+            return server.add_insecure_port(address)
+        tls = ServerTls(
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+            client_ca=settings.tls_client_ca,
+        )
+        return server.add_secure_port(address, tls.credentials())
+    except RuntimeError as error:
+        raise OSError(f"can't listen on {address}: is the port in use?") from error
+
+
+def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
+    # grpc's own cap on RPCs would refuse health checks too: the edge has ours.
+    return [
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # Off, so that a second process on the port is an error and not a coin toss.
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", SERVER_MIN_PING_MS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", SERVER_MIN_PING_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
+    ]
