@@ -1,0 +1,327 @@
+"""Admission: reserve before the work, settle after it; the pipeline and the servicer call it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from atrium_common.domain import Usage
+from atrium_common.errors import NotFound, PermissionDenied, Unavailable
+from atrium_gateway.auth.principal import Principal
+from atrium_gateway.quota.limits import MEASURES, LimitState, Meter
+from atrium_gateway.quota.policy import LimitPolicy
+from atrium_gateway.quota.store import QuotaStore
+from atrium_gateway.tenants.directory import Directory
+from atrium_gateway.usage.billing import close_record
+from atrium_gateway.usage.price import PriceBook
+from atrium_gateway.usage.records import (
+    EXPIRED,
+    REFUNDED,
+    OpenRecord,
+    Outcome,
+    Units,
+    UsageEvent,
+    units_of,
+)
+
+__all__ = ["Admission", "LimitState", "Outcome", "Reservation"]
+
+_log = structlog.get_logger(__name__)
+_NO_USAGE = Usage()
+
+
+class Ledger(Protocol):
+    """Where admission records what it granted and what came of it."""
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last write to disk failed."""
+        ...
+
+    def open(self, record: OpenRecord) -> None:
+        """Notes a granted reservation; on disk within milliseconds."""
+        ...
+
+    def close(self, event: UsageEvent) -> Awaitable[None]:
+        """Notes an event, at once; the awaitable ends when it is on disk."""
+        ...
+
+    async def synced(self) -> None:
+        """Returns when everything noted so far is on disk."""
+        ...
+
+    async def knows(self, event_id: str) -> bool:
+        """Whether there is an event of this id."""
+        ...
+
+    async def consumed(self, tenant: str, meter: Meter) -> int:
+        """What `tenant` consumed in the running window of `meter`, internal counts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Permission to do one piece of work.
+
+    Attributes:
+        id: UUIDv7; names it in the calls that follow, and the event in the ledger.
+        principal: Who is charged.
+        lease: Time within which it must be renewed, settled or refunded.
+        limits: Limits that applied, tightest first; empty for a tenant without any.
+    """
+
+    id: str
+    principal: Principal
+    lease: timedelta
+    limits: tuple[LimitState, ...]
+
+
+class _Open:
+    """A reservation that is not closed yet."""
+
+    __slots__ = ("expires", "lease", "meters", "record")
+
+    def __init__(
+        self, record: OpenRecord, meters: Sequence[Meter], lease: timedelta, expires: float
+    ) -> None:
+        self.record = record
+        self.meters = meters
+        self.lease = lease
+        self.expires = expires
+
+
+class Admission:
+    """Checks limits, holds leases and writes the ledger.
+
+    Args:
+        directory: Knows tenants and their limits.
+        policy: Picks the limits that apply.
+        store: Counts against them.
+        ledger: Records what was granted and consumed.
+        prices: Prices settlements.
+        lease: Life of a reservation that is not renewed.
+        clock: Returns Unix seconds.
+        new_id: Returns a fresh UUIDv7.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        policy: LimitPolicy,
+        store: QuotaStore,
+        ledger: Ledger,
+        prices: PriceBook,
+        lease: timedelta,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._directory = directory
+        self._policy = policy
+        self._store = store
+        self._ledger = ledger
+        self._prices = prices
+        self._lease = lease
+        self._clock = clock
+        self._new_id = new_id
+        self._open: dict[str, _Open] = {}
+        self._seeding = asyncio.Lock()
+
+    @property
+    def open_reservations(self) -> int:
+        """Reservations that are neither settled, refunded nor expired."""
+        return len(self._open)
+
+    async def admit(
+        self,
+        principal: Principal,
+        *,
+        capability: str,
+        model: str,
+        estimate: Usage,
+        request_id: str,
+        method: str,
+        lease: timedelta | None = None,
+    ) -> Reservation:
+        """Reserves an upper bound against every limit that applies, or nothing.
+
+        Args:
+            principal: Who asks.
+            capability: What for, a value of `Capability`.
+            model: Catalogue id, resolved from any alias.
+            estimate: Upper bound of what the work may consume.
+            request_id: The caller's id of the request, for the ledger.
+            method: Route or RPC, for the ledger.
+            lease: Life without a renewal, when the caller's deadline is known; the
+                configured one if not given.
+
+        Raises:
+            PermissionDenied: The tenant is blocked, or the scopes lack the capability.
+            QuotaExceeded: A limit refuses.
+            Unavailable: The ledger or the database can't be written or read now.
+        """
+        tenant = await self._directory.active_tenant(principal.tenant)
+        if not principal.allows(capability):
+            raise PermissionDenied(
+                f"The credential does not allow {capability}.", reason="SCOPE_MISSING"
+            )
+        if self._ledger.failing:
+            raise Unavailable("Usage can't be recorded now.", retry_after=timedelta(seconds=2))
+        meters = self._policy.meters(tenant, capability)
+        if meters and self._store.unseeded(meters):
+            await self._seed(tenant.id, meters)
+        reservation_id = self._new_id()
+        held = lease or self._lease
+        limits = await self._store.reserve(
+            reservation_id, meters, _measure(meters, estimate), lease=held
+        )
+        now = self._clock()
+        record = OpenRecord(
+            reservation_id,
+            tenant.id,
+            principal.subject,
+            capability,
+            model,
+            method,
+            request_id,
+            int(now * 1000),
+            units_of(estimate),
+            principal.key_id,
+        )
+        self._open[reservation_id] = _Open(record, meters, held, now + held.total_seconds())
+        self._ledger.open(record)
+        return Reservation(reservation_id, principal, held, limits)
+
+    async def renew(self, reservation_id: str, estimate: Usage | None = None) -> timedelta:
+        """Prolongs a lease, and grows the reservation to a new total if given.
+
+        Returns:
+            The time until the lease passes again.
+
+        Raises:
+            QuotaExceeded: The growth does not fit; the reservation is as it was.
+            NotFound: The reservation is closed.
+        """
+        entry = self._open.get(reservation_id)
+        if entry is None:
+            raise NotFound("The reservation is closed or its lease has passed.")
+        amounts = None if estimate is None else _measure(entry.meters, estimate)
+        await self._store.renew(reservation_id, amounts, lease=entry.lease)
+        entry.expires = self._clock() + entry.lease.total_seconds()
+        if estimate is not None:
+            entry.record = msgspec.structs.replace(entry.record, reserved=units_of(estimate))
+            self._ledger.open(entry.record)
+        return entry.lease
+
+    async def settle(self, reservation_id: str, usage: Usage, outcome: Outcome) -> None:
+        """Replaces the reservation by what was consumed; returns when that is on disk.
+
+        What exceeds the reservation is recorded and counted truthfully. Closing again
+        changes nothing.
+
+        Raises:
+            NotFound: There never was such a reservation.
+            Unavailable: The disk can't be written; the record is kept and tried again.
+        """
+        entry = self._open.pop(reservation_id, None)
+        if entry is None:
+            await self._closed_before(reservation_id)
+            return
+        event = self._event(
+            entry.record,
+            units_of(usage),
+            outcome.value,
+            estimated=usage.estimated,
+            usage=usage,
+        )
+        # The record is queued before anything can be awaited: from here on a cancelled
+        # caller can't lose it.
+        written = self._ledger.close(event)
+        await self._store.settle(reservation_id, _measure(entry.meters, usage))
+        await written
+
+    async def refund(self, reservation_id: str, reason: str) -> None:
+        """Gives the whole reservation back; recorded, charged nothing. Idempotent.
+
+        Args:
+            reservation_id: The reservation.
+            reason: Why, as a reason of the error tree.
+
+        Raises:
+            NotFound: There never was such a reservation.
+            Unavailable: The disk can't be written; the record is kept and tried again.
+        """
+        entry = self._open.pop(reservation_id, None)
+        if entry is None:
+            await self._closed_before(reservation_id)
+            return
+        event = self._event(entry.record, Units(), REFUNDED, reason=reason, requests=0)
+        written = self._ledger.close(event)
+        await self._store.settle(reservation_id, [0] * len(entry.meters))
+        await written
+
+    async def expire(self) -> int:
+        """Closes reservations whose lease has passed, charged as reserved, estimated.
+
+        Returns:
+            How many were closed.
+        """
+        now = self._clock()
+        late = [key for key, entry in self._open.items() if entry.expires <= now]
+        for reservation_id in late:
+            entry = self._open.pop(reservation_id)
+            event = self._event(
+                entry.record,
+                entry.record.reserved,
+                EXPIRED,
+                estimated=True,
+                reason="LEASE_EXPIRED",
+            )
+            written = self._ledger.close(event)
+            await self._store.abandon(reservation_id)
+            await written
+            _log.warning(
+                "reservation_expired", request_id=entry.record.request_id, id=reservation_id
+            )
+        return len(late)
+
+    async def _seed(self, tenant: str, meters: Sequence[Meter]) -> None:
+        async with self._seeding:
+            for meter in self._store.unseeded(meters):
+                await self._store.seed(meter, await self._ledger.consumed(tenant, meter))
+
+    async def _closed_before(self, reservation_id: str) -> None:
+        await self._ledger.synced()
+        if not await self._ledger.knows(reservation_id):
+            raise NotFound("There is no such reservation.")
+
+    def _event(
+        self,
+        record: OpenRecord,
+        units: Units,
+        outcome: str,
+        *,
+        estimated: bool = False,
+        reason: str = "",
+        requests: int = 1,
+        usage: Usage = _NO_USAGE,
+    ) -> UsageEvent:
+        return close_record(
+            record,
+            units,
+            outcome,
+            ended_ms=int(self._clock() * 1000),
+            prices=self._prices,
+            estimated=estimated,
+            reason=reason,
+            requests=requests,
+            usage=usage,
+        )
+
+
+def _measure(meters: Sequence[Meter], usage: Usage) -> list[int]:
+    return [MEASURES[meter.unit](usage) for meter in meters]

@@ -1,0 +1,192 @@
+"""The gateway's core, composed once: identity, admission and ledger without any network.
+
+`app.py`, the admission server and the tests enter `open_core`; the CLI uses the parts.
+"""
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils import uuid7
+
+from atrium_common.catalogue import Catalogue
+from atrium_common.errors import AtriumError, Conflict
+from atrium_gateway.admission import Admission
+from atrium_gateway.auth.authenticator import Authenticator
+from atrium_gateway.auth.tokens import TokenAuthority
+from atrium_gateway.database import open_engine, upgrade
+from atrium_gateway.quota.in_process import InProcessQuotaStore
+from atrium_gateway.quota.policy import LimitPolicy
+from atrium_gateway.settings import GatewaySettings
+from atrium_gateway.tenants.directory import Directory
+from atrium_gateway.tenants.repository import TenantRepository
+from atrium_gateway.usage.ledger import SpooledLedger
+from atrium_gateway.usage.price import catalogue_prices
+from atrium_gateway.usage.price_store import put_in_force
+from atrium_gateway.usage.reports import UsageReports
+
+_log = structlog.get_logger(__name__)
+
+_SWEEP_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """What the doors of the gateway share.
+
+    Attributes:
+        authenticator: Token -> principal.
+        admission: Reserve, then settle.
+        reports: What `/api/usage` shows.
+        tenants: Tenants, keys and limits in the database.
+        tokens: Mints tokens.
+        ledger: The ledger itself, for metrics and flushes.
+    """
+
+    authenticator: Authenticator
+    admission: Admission
+    reports: UsageReports
+    tenants: TenantRepository
+    tokens: TokenAuthority
+    ledger: SpooledLedger
+
+
+@asynccontextmanager
+async def open_core(
+    settings: GatewaySettings,
+    *,
+    catalogue: Catalogue | None = None,
+    clock: Callable[[], float] = time.time,
+) -> AsyncIterator[Core]:
+    """Opens the core of the one gateway process over `settings.state_dir`.
+
+    Upgrades the database, closes what a crash left open and starts the background tasks;
+    on leaving, writes out everything.
+
+    Args:
+        settings: Settings of the gateway.
+        catalogue: States the prices; loaded from `settings.catalogue` if not given.
+        clock: Returns Unix seconds.
+
+    Raises:
+        Conflict: Another gateway process runs over the same state.
+        CatalogueError: The catalogue can't be read.
+        Unavailable: Disk or database refuse.
+    """
+    prices = catalogue_prices(catalogue or Catalogue.load(settings.catalogue))
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_only_process(settings.lock_file))
+        engine = open_engine(settings.resolved_database_url())
+        stack.push_async_callback(engine.dispose)
+        await upgrade(engine)
+        book = await put_in_force(engine, prices, now=datetime.fromtimestamp(clock(), UTC))
+        ledger = SpooledLedger(
+            engine,
+            settings.spool_dir,
+            segment_bytes=settings.spool_segment_bytes,
+            write_interval=settings.writer_interval_seconds,
+            clock=clock,
+        )
+        stack.push_async_callback(ledger.stop)
+        await ledger.start(book)
+        tenants = TenantRepository(engine)
+        directory = Directory(tenants, clock=time.monotonic)
+        tokens = token_authority(settings, clock=clock)
+        admission = Admission(
+            directory=directory,
+            policy=LimitPolicy(
+                default_amount=settings.default_limit,
+                default_window=settings.default_limit_window,
+            ),
+            store=InProcessQuotaStore(clock=clock),
+            ledger=ledger,
+            prices=book,
+            lease=timedelta(seconds=settings.lease_seconds),
+            clock=clock,
+            new_id=lambda: str(uuid7()),
+        )
+        await stack.enter_async_context(_sweeping(admission))
+        yield Core(
+            authenticator=Authenticator(
+                directory=directory,
+                tokens=tokens,
+                pepper=settings.resolved_key_pepper(),
+                clock=clock,
+            ),
+            admission=admission,
+            reports=UsageReports(engine, flush=ledger.flush),
+            tenants=tenants,
+            tokens=tokens,
+            ledger=ledger,
+        )
+
+
+def token_authority(settings: GatewaySettings, *, clock: Callable[[], float]) -> TokenAuthority:
+    """The authority over tenant tokens that `settings` describe."""
+    return TokenAuthority(
+        secret=settings.resolved_jwt_secret(),
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        clock=clock,
+    )
+
+
+@asynccontextmanager
+async def open_tenants(
+    settings: GatewaySettings,
+) -> AsyncIterator[tuple[TenantRepository, AsyncEngine]]:
+    """Opens the database alone, upgraded; runs beside a gateway."""
+    engine = open_engine(settings.resolved_database_url())
+    try:
+        await upgrade(engine)
+        yield TenantRepository(engine), engine
+    finally:
+        await engine.dispose()
+
+
+@contextmanager
+def _only_process(file: Path) -> Iterator[None]:
+    """Holds a lock: quotas counted in memory hold only if one process counts them."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise Conflict(
+                f"Another gateway process runs over {file.parent}; the in-process quota "
+                "store allows one.",
+                reason="GATEWAY_RUNNING",
+            ) from err
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@asynccontextmanager
+async def _sweeping(admission: Admission) -> AsyncIterator[None]:
+    """Closes reservations whose lease has passed, for as long as it is entered."""
+
+    async def sweep() -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            try:
+                await admission.expire()
+            except AtriumError as err:
+                _log.warning("sweep_failed", reason=err.reason)
+
+    task = asyncio.create_task(sweep(), name="lease-sweeper")
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,1 @@
+"""How much: limits, windows and the store that counts against them."""

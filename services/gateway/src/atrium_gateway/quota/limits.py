@@ -1,0 +1,139 @@
+"""What a limit is: units, windows, and the state that callers are told.
+
+Pure values without a clock; the store counts against them, admission picks them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from atrium_common.domain import Usage
+
+ANY_CAPABILITY = "*"
+"""Capability of a limit that counts all capabilities together."""
+NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+"""Reset time of a window that never begins anew."""
+
+
+class Unit(StrEnum):
+    """What is counted. Amounts that callers see are whole numbers of these."""
+
+    REQUESTS = "requests"
+    TOKENS = "tokens"
+    AUDIO_SECONDS = "audio_seconds"
+    CHARACTERS = "characters"
+    IMAGES = "images"
+    MEGAPIXEL_STEPS = "megapixel_steps"
+    PAGES = "pages"
+
+    @property
+    def scale(self) -> int:
+        """Internal counts per unit: audio is counted in ms, megapixel-steps in 1/1000."""
+        return 1000 if self in (Unit.AUDIO_SECONDS, Unit.MEGAPIXEL_STEPS) else 1
+
+
+class Window(StrEnum):
+    """Over what time it is counted.
+
+    Hour, day and month are those of the UTC calendar; a minute is a bucket that
+    drains steadily, so that no burst of twice the limit fits around its edge; total
+    never begins anew; concurrent counts what is running (unit requests only).
+    """
+
+    MINUTE = "minute"
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    TOTAL = "total"
+    CONCURRENT = "concurrent"
+
+
+WINDOW_LENGTH: Final[dict[Window, timedelta]] = {
+    Window.MINUTE: timedelta(minutes=1),
+    Window.HOUR: timedelta(hours=1),
+    Window.DAY: timedelta(days=1),
+    Window.MONTH: timedelta(days=30),
+    Window.TOTAL: timedelta(),
+    Window.CONCURRENT: timedelta(),
+}
+"""Length to tell callers; zero for windows that time does not end, a month is nominal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One limit of a tenant.
+
+    Attributes:
+        capability: Capability that it binds, or ``"*"`` for all together.
+        unit: What is counted.
+        window: Over what time.
+        amount: Whole units allowed in a window, 0 or more; ``None`` lifts the
+            default limit of this capability, unit and window.
+    """
+
+    capability: str
+    unit: Unit
+    window: Window
+    amount: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """A limit bound to its counter: what the store needs to check one request.
+
+    Attributes:
+        key: Name of the counter; two meters of one key share what they count.
+        capability: Capability that it binds, or ``"*"``.
+        unit: What is counted.
+        window: Over what time.
+        limit: Amount allowed, in internal counts (`Unit.scale`).
+        scope: What the limit is bound to, for callers.
+    """
+
+    key: str
+    capability: str
+    unit: Unit
+    window: Window
+    limit: int
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """One limit after a reservation.
+
+    Attributes:
+        unit: What is counted, e.g. ``"requests"``.
+        window: Length of the window; zero if time does not end it.
+        limit: Amount allowed in a window, whole units.
+        remaining: Amount still free, whole units, 0 or more.
+        reset_time: When the window begins anew, aware UTC.
+    """
+
+    unit: str
+    window: timedelta
+    limit: int
+    remaining: int
+    reset_time: datetime
+
+
+_MILLISECOND: Final = timedelta(milliseconds=1)
+
+
+def milliseconds(span: timedelta) -> int:
+    """Whole milliseconds of `span`, rounded up: half of one is not free."""
+    return -(-span // _MILLISECOND)
+
+
+MEASURES: Final[dict[Unit, Callable[[Usage], int]]] = {
+    Unit.REQUESTS: lambda usage: 1,
+    Unit.TOKENS: lambda usage: usage.input_tokens + usage.output_tokens,
+    Unit.AUDIO_SECONDS: lambda usage: milliseconds(usage.input_audio + usage.output_audio),
+    Unit.CHARACTERS: lambda usage: usage.characters,
+    Unit.IMAGES: lambda usage: usage.images,
+    Unit.MEGAPIXEL_STEPS: lambda usage: usage.millimegapixel_steps,
+    Unit.PAGES: lambda usage: usage.pages,
+}
+"""How much of each unit a usage is, in internal counts."""

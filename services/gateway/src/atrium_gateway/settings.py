@@ -1,0 +1,150 @@
+"""Settings of the gateway, read from the environment by `__main__`, the CLI and tests.
+
+Every field is `ATRIUM_GATEWAY_<FIELD>`; a variable that is not set there falls back to
+`ATRIUM_<FIELD>`, so that what the suite shares is said once.
+"""
+
+import os
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from atrium_common.settings import SharedPrefixSettings
+from atrium_gateway.quota.limits import Window
+
+MIN_SECRET_BYTES = 32
+"""A shorter HS256 secret or pepper is refused (RFC 7518, section 3.2)."""
+
+
+class GatewaySettings(SharedPrefixSettings):
+    """Everything that may differ between two installations of the gateway."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ATRIUM_GATEWAY_",
+        env_ignore_empty=True,
+        env_parse_none_str="none",
+        extra="ignore",
+        frozen=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address of the REST server."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port of the REST server; 0 takes a free one."""
+    admission_host: str = "127.0.0.1"
+    """Address of the internal AdmissionService."""
+    admission_port: int = Field(default=8001, ge=0, le=65535)
+    """Port of the internal AdmissionService; 0 takes a free one."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the metrics server; never public."""
+    metrics_port: int = Field(default=9000, ge=0, le=65535)
+    """Port of the metrics server; 0 takes a free one."""
+
+    llm_target: str = "127.0.0.1:7865"
+    """gRPC target of the llm service."""
+    stt_target: str = "127.0.0.1:7862"
+    """gRPC target of the stt service."""
+    service_credential: SecretStr | None = Field(default=None, min_length=16)
+    """The suite's shared secret for calls between its own processes."""
+    tls_certificate: Path | None = None
+    """PEM certificate of the AdmissionService and of the gateway as a client."""
+    tls_key: Path | None = None
+    """PEM key that belongs to `tls_certificate`."""
+    tls_client_ca: Path | None = None
+    """PEM authority that the other processes' certificates must come from."""
+    catalogue: Path = Path("models/starter.yaml")
+    """The catalogue file; the gateway reads names, defaults, routes and prices."""
+
+    state_dir: Path = Path(".atrium")
+    """Folder of the lock, the spool, the SQLite file and generated secrets."""
+    database_url: str | None = None
+    """SQLAlchemy URL; default is SQLite in `state_dir`."""
+
+    jwt_secret: SecretStr | None = None
+    """HS256 secret of tenant tokens; made and kept in `state_dir` if not given."""
+    jwt_issuer: str = "atrium"
+    """`iss` that a token must carry."""
+    jwt_audience: str = "atrium"
+    """`aud` that a token must carry."""
+    key_pepper: SecretStr | None = None
+    """Key of the HMAC over API keys; made and kept in `state_dir` if not given."""
+
+    default_limit: int | None = Field(default=100, ge=0)
+    """Requests per tenant, capability and `default_limit_window`; ``none`` for no such limit."""
+    default_limit_window: Window = Window.HOUR
+    """Window of `default_limit`."""
+    lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
+    """Life of a reservation that is neither renewed nor settled."""
+    spool_segment_bytes: int = Field(default=4 << 20, ge=4096)
+    """The spool starts a new file at this size."""
+    writer_interval_seconds: float = Field(default=0.5, gt=0, le=60)
+    """Longest pause between two batches from the spool into the database."""
+
+    max_body_bytes: int = Field(default=4 << 20, ge=1024)
+    """Largest JSON body."""
+    max_upload_bytes: int = Field(default=200 << 20, ge=1024)
+    """Largest uploaded media file."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins that browsers may call from; exact, no wildcard."""
+    drain_seconds: float = Field(default=20.0, ge=0)
+    """Time that running requests get after SIGTERM."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Lowest level that is logged."""
+    log_format: Literal["json", "console"] = "json"
+    """One JSON object per line, or coloured text."""
+
+    @property
+    def spool_dir(self) -> Path:
+        """Folder of the ledger's spool; one gateway process owns it."""
+        return self.state_dir / "spool"
+
+    @property
+    def lock_file(self) -> Path:
+        """File that the one gateway process of an in-process quota store locks."""
+        return self.state_dir / "gateway.lock"
+
+    def resolved_database_url(self) -> str:
+        """`database_url`, or the SQLite file in `state_dir`."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.state_dir / 'gateway.db'}"
+
+    def resolved_jwt_secret(self) -> bytes:
+        """The HS256 secret: given, or kept in `state_dir/jwt.secret`.
+
+        Raises:
+            ValueError: It is shorter than 32 bytes.
+        """
+        return _secret(self.jwt_secret, self.state_dir / "jwt.secret")
+
+    def resolved_key_pepper(self) -> bytes:
+        """The key of API key digests: given, or kept in `state_dir/key.pepper`.
+
+        Raises:
+            ValueError: It is shorter than 32 bytes.
+        """
+        return _secret(self.key_pepper, self.state_dir / "key.pepper")
+
+
+def _secret(given: SecretStr | None, file: Path) -> bytes:
+    value = given.get_secret_value().encode() if given else _kept_secret(file)
+    if len(value) < MIN_SECRET_BYTES:
+        raise ValueError(f"the secret {file.name} has fewer than {MIN_SECRET_BYTES} bytes")
+    return value
+
+
+def _kept_secret(file: Path) -> bytes:
+    """Reads the secret in `file`; the first caller makes it, readable by its owner alone."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(secrets.token_hex(MIN_SECRET_BYTES).encode())
+        try:
+            os.link(draft, file)  # unlike rename, keeps the secret of a process that was faster
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return file.read_bytes().strip()

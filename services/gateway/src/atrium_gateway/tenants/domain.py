@@ -1,0 +1,59 @@
+"""Tenants and API keys as plain values; the repository makes them, everyone reads them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from atrium_gateway.quota.limits import Limit
+
+DEVELOPMENT_TENANT = "development"
+"""The tenant without limits that `make run` makes for newcomers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """One customer of the suite.
+
+    Attributes:
+        id: 1-64 characters of ``a-z 0-9 - _``, chosen by the operator.
+        name: For people.
+        blocked: Nothing of it is served.
+        unlimited: No limit applies.
+        weight: Share in fair scheduling, above 0.
+        limits: Its own limits, in a fixed order.
+        created_at: Aware UTC.
+    """
+
+    id: str
+    name: str
+    blocked: bool
+    unlimited: bool
+    weight: float
+    limits: tuple[Limit, ...]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """One API key, without its secret.
+
+    Attributes:
+        id: Public part of the key.
+        tenant: Tenant it belongs to.
+        name: For people.
+        digest: HMAC-SHA256 of the whole key under the server's pepper.
+        scopes: What it allows; ``"*"`` is everything.
+        roles: Roles it carries.
+        created_at: Aware UTC.
+        expires_at: Aware UTC, or ``None``.
+        revoked_at: Aware UTC, or ``None``.
+    """
+
+    id: str
+    tenant: str
+    name: str
+    digest: bytes
+    scopes: frozenset[str]
+    roles: frozenset[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None

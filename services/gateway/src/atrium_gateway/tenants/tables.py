@@ -1,0 +1,58 @@
+"""Tables of tenants, keys and limits, and the counter that tells that they changed."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+)
+
+from atrium_gateway.database import UtcDateTime, metadata
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("blocked", Boolean, nullable=False),
+    Column("unlimited", Boolean, nullable=False),
+    Column("weight", Float, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", ForeignKey("tenants.id"), nullable=False, index=True),
+    Column("name", String(200), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("scopes", String(1000), nullable=False),
+    Column("roles", String(1000), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+)
+
+tenant_limits = Table(
+    "tenant_limits",
+    metadata,
+    Column("tenant", ForeignKey("tenants.id"), primary_key=True),
+    Column("capability", String(64), primary_key=True),
+    Column("unit", String(32), primary_key=True),
+    Column("window", String(16), primary_key=True),
+    Column("amount", BigInteger),
+)
+
+directory_version = Table(
+    "directory_version",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+)
+"""One row (id 1); every change above adds one to its version in the same transaction."""

@@ -1,0 +1,61 @@
+"""Turns a reservation into the priced event that closes it; admission and recovery use it."""
+
+from atrium_common.domain import Usage
+from atrium_gateway.quota.limits import milliseconds
+from atrium_gateway.usage.price import PriceBook
+from atrium_gateway.usage.records import OpenRecord, Units, UsageEvent
+
+_NO_USAGE = Usage()
+
+
+def close_record(
+    record: OpenRecord,
+    units: Units,
+    outcome: str,
+    *,
+    ended_ms: int,
+    prices: PriceBook,
+    estimated: bool = False,
+    reason: str = "",
+    requests: int = 1,
+    usage: Usage = _NO_USAGE,
+) -> UsageEvent:
+    """The event that closes `record` with `units`, priced by the model that did the work.
+
+    Args:
+        record: The reservation.
+        units: What is charged.
+        outcome: How it ended.
+        ended_ms: When, Unix milliseconds.
+        prices: Price book in force.
+        estimated: Whether `units` are an upper estimate.
+        reason: Why the gateway closed or refunded it.
+        requests: 1 if the request is charged, else 0.
+        usage: What the engine reported, for its name and times.
+    """
+    model = usage.model or record.model
+    cost, version = prices.cost(model, units, requests=requests)
+    return UsageEvent(
+        record.id,
+        record.tenant,
+        record.subject,
+        record.capability,
+        model,
+        record.method,
+        record.request_id,
+        record.started_ms,
+        ended_ms,
+        outcome,
+        units,
+        record.reserved,
+        requests,
+        cost,
+        version,
+        estimated,
+        reason,
+        record.key_id,
+        usage.engine,
+        usage.model_digest,
+        milliseconds(usage.queue_time) if usage.queue_time else 0,
+        milliseconds(usage.inference_time) if usage.inference_time else 0,
+    )

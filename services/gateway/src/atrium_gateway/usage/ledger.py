@@ -1,0 +1,190 @@
+"""The ledger as admission sees it: open, close, and what was consumed so far.
+
+Joins the spool (durable at once), the writer (into the database) and recovery (what a
+crash left open). Built by `core.open_core`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from atrium_common.errors import Unavailable
+from atrium_gateway.quota.counters import window_bounds
+from atrium_gateway.quota.limits import ANY_CAPABILITY, Meter, Unit
+from atrium_gateway.usage.billing import close_record
+from atrium_gateway.usage.framing import frame
+from atrium_gateway.usage.price import PriceBook
+from atrium_gateway.usage.records import ORPHANED, OpenRecord, UsageEvent
+from atrium_gateway.usage.recovery import scan
+from atrium_gateway.usage.spool import Spool
+from atrium_gateway.usage.tables import usage_events, usage_hourly
+from atrium_gateway.usage.writer import LedgerWriter
+
+_log = structlog.get_logger(__name__)
+
+_MS_PER_HOUR = 3_600_000
+_COLUMNS: dict[Unit, tuple[str, ...]] = {
+    Unit.REQUESTS: ("requests",),
+    Unit.TOKENS: ("input_tokens", "output_tokens"),
+    Unit.AUDIO_SECONDS: ("input_audio_ms", "output_audio_ms"),
+    Unit.CHARACTERS: ("characters",),
+    Unit.IMAGES: ("images",),
+    Unit.MEGAPIXEL_STEPS: ("millimegapixel_steps",),
+    Unit.PAGES: ("pages",),
+}
+
+
+class SpooledLedger:
+    """Events first on disk, then in the database; nothing lost, nothing doubled.
+
+    Args:
+        engine: The database, upgraded.
+        folder: Folder of the spool; one process owns it.
+        segment_bytes: Size after which a new spool file begins.
+        write_interval: Seconds between two batches into the database.
+        clock: Returns Unix seconds.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        folder: Path,
+        *,
+        segment_bytes: int,
+        write_interval: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._open: dict[str, bytes] = {}
+        self._recovered = scan(folder)
+        self._spool = Spool(folder, segment_bytes=segment_bytes, carry=self._open.values)
+        self._writer = LedgerWriter(engine, self._spool, interval=write_interval)
+        self._writing: asyncio.Task[None] | None = None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last write to disk failed."""
+        return self._spool.failing
+
+    @property
+    def spool(self) -> Spool:
+        """The spool, for its metrics."""
+        return self._spool
+
+    async def start(self, prices: PriceBook) -> int:
+        """Closes what a crash left open, as estimated, and starts the writer.
+
+        Returns:
+            How many reservations were closed.
+
+        Raises:
+            Unavailable: Disk or database refuse.
+        """
+        now = int(self._clock() * 1000)
+        orphans = self._recovered.open
+        for record in orphans:
+            event = close_record(
+                record,
+                record.reserved,
+                ORPHANED,
+                ended_ms=now,
+                prices=prices,
+                estimated=True,
+                reason="GATEWAY_RESTARTED",
+            )
+            self._spool.append(frame(event))
+        if orphans or self._recovered.spoilt:
+            _log.warning("ledger_recovered", orphans=len(orphans), spoilt=self._recovered.spoilt)
+        await self.flush()
+        self._writing = asyncio.create_task(self._writer.run(), name="ledger-writer")
+        return len(orphans)
+
+    async def stop(self) -> None:
+        """Writes out what is queued; what the database refuses stays in the spool."""
+        if self._writing is not None:
+            self._writing.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._writing
+        try:
+            await self.flush()
+        except Unavailable:
+            _log.warning("ledger_left_in_spool")
+        await self._spool.close()
+
+    def open(self, record: OpenRecord) -> None:
+        """Notes a granted reservation; on disk within milliseconds."""
+        line = frame(record)
+        self._open[record.id] = line
+        self._spool.append(line)
+
+    def close(self, event: UsageEvent) -> Awaitable[None]:
+        """Notes an event, at once; the awaitable ends when it is on disk.
+
+        Awaiting raises `Unavailable` if the disk refused; the event stays queued.
+        """
+        self._open.pop(event.id, None)
+        return self._spool.append_durably(frame(event))
+
+    async def synced(self) -> None:
+        """Returns when everything noted so far is on disk."""
+        await self._spool.sync()
+
+    async def flush(self) -> None:
+        """Returns when everything noted so far is in the database, for reading own writes.
+
+        Raises:
+            Unavailable: Disk or database refuse; nothing is lost.
+        """
+        await self._spool.sync()
+        try:
+            await self._writer.drain()
+        except (SQLAlchemyError, OSError) as err:
+            raise _away() from err
+
+    async def knows(self, event_id: str) -> bool:
+        """Whether there is an event of this id.
+
+        Raises:
+            Unavailable: Disk or database refuse.
+        """
+        await self.flush()
+        query = select(usage_events.c.id).where(usage_events.c.id == event_id)
+        try:
+            async with self._engine.connect() as connection:
+                return await connection.scalar(query) is not None
+        except (SQLAlchemyError, OSError) as err:
+            raise _away() from err
+
+    async def consumed(self, tenant: str, meter: Meter) -> int:
+        """What `tenant` consumed in the running window of `meter`, in internal counts.
+
+        Raises:
+            Unavailable: Disk or database refuse.
+        """
+        await self.flush()
+        start, end = window_bounds(meter.window, int(self._clock() * 1000))
+        amount = sum(usage_hourly.c[name] for name in _COLUMNS[meter.unit])
+        query = select(func.coalesce(func.sum(amount), 0)).where(
+            usage_hourly.c.tenant == tenant,
+            usage_hourly.c.hour >= start // _MS_PER_HOUR,
+            usage_hourly.c.hour < end // _MS_PER_HOUR,
+        )
+        if meter.capability != ANY_CAPABILITY:
+            query = query.where(usage_hourly.c.capability == meter.capability)
+        try:
+            async with self._engine.connect() as connection:
+                return int(await connection.scalar(query) or 0)
+        except (SQLAlchemyError, OSError) as err:
+            raise _away() from err
+
+
+def _away() -> Unavailable:
+    return Unavailable("The database can't be reached now.", retry_after=timedelta(seconds=2))

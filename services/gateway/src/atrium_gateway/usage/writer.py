@@ -1,0 +1,195 @@
+"""Moves events from the spool into the database, in batches; one task of the gateway runs it.
+
+A batch and its roll-ups are one transaction. A row that is there already (a batch whose
+commit was not seen, a segment read again after a crash) adds nothing to the roll-ups.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from atrium_gateway.database import upsert
+from atrium_gateway.usage.framing import records
+from atrium_gateway.usage.records import UsageEvent
+from atrium_gateway.usage.spool import Position, Spool, segment_path, segments
+from atrium_gateway.usage.tables import COUNTS, usage_events, usage_hourly
+
+_log = structlog.get_logger(__name__)
+
+_READ_BYTES = 1 << 19
+"""About a thousand events: few enough to build without holding up the loop."""
+_LONGEST_PAUSE_SECONDS = 10.0
+_MS_PER_HOUR = 3_600_000
+_JSON = msgspec.json.Encoder()
+
+RollUpKey = tuple[str, int, str, str]
+
+
+class _Batch(NamedTuple):
+    events: Sequence[UsageEvent]
+    spoilt: int
+    end: Position
+    finished: Sequence[int]
+
+
+class LedgerWriter:
+    """Writes what the spool has committed.
+
+    Args:
+        engine: The database, upgraded.
+        spool: The spool; its folder is read from the oldest segment on.
+        interval: Seconds between two batches, above 0.
+    """
+
+    def __init__(self, engine: AsyncEngine, spool: Spool, *, interval: float) -> None:
+        self._engine = engine
+        self._spool = spool
+        self._interval = interval
+        self._position = Position(min(segments(spool.folder), default=0), 0)
+        self._turn = asyncio.Lock()
+        insert = upsert(engine.dialect.name)
+        self._insert = (
+            insert(usage_events)
+            .on_conflict_do_nothing(index_elements=[usage_events.c.id])
+            .returning(usage_events.c.id)
+        )
+        added = insert(usage_hourly)
+        sums = {name: usage_hourly.c[name] + added.excluded[name] for name in (*COUNTS, "refunded")}
+        self._add = added.on_conflict_do_update(
+            index_elements=list(usage_hourly.primary_key.columns), set_=sums
+        )
+
+    async def run(self) -> None:
+        """Writes until cancelled; a database that is away is tried again, ever more slowly."""
+        pause = self._interval
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self.drain()
+                pause = self._interval
+            except (SQLAlchemyError, OSError) as err:
+                pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+                _log.warning("ledger_write_failed", error=type(err).__name__, retry_seconds=pause)
+
+    async def drain(self) -> None:
+        """Writes everything that is committed now.
+
+        Raises:
+            SQLAlchemyError: The database refused; nothing is lost, call again.
+            OSError: A segment can't be read, or the database can't be reached.
+        """
+        target = self._spool.committed
+        async with self._turn:
+            while self._position < target:
+                batch = await asyncio.to_thread(self._read, self._spool.committed)
+                if batch.spoilt:
+                    _log.error("spool_records_spoilt", count=batch.spoilt)
+                if batch.events:
+                    async with self._engine.begin() as connection:
+                        await self._store(connection, batch.events)
+                if batch.end == self._position:
+                    return  # a torn tail, left by a crash
+                self._position = batch.end
+                for number in batch.finished:
+                    segment_path(self._spool.folder, number).unlink(missing_ok=True)
+
+    def _read(self, committed: Position) -> _Batch:
+        """Reads on from the position; runs in a thread."""
+        number, offset = self._position
+        path = segment_path(self._spool.folder, number)
+        size = committed.offset if number == committed.segment else None
+        length = _READ_BYTES if size is None else min(size - offset, _READ_BYTES)
+        data = b""
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(offset)
+                data = file.read(length)
+        events: list[UsageEvent] = []
+        spoilt = consumed = 0
+        for record, end in records(data):
+            consumed = end
+            if isinstance(record, UsageEvent):
+                events.append(record)
+            spoilt += record is None
+        if consumed or number == committed.segment:
+            return _Batch(events, spoilt, Position(number, offset + consumed), ())
+        # Nothing whole is left (at most a torn tail): on to the next segment.
+        return _Batch(events, spoilt, Position(number + 1, 0), (number,))
+
+    async def _store(self, connection: AsyncConnection, events: Iterable[UsageEvent]) -> None:
+        by_id = {event.id: event for event in events}
+        inserted = await connection.execute(
+            self._insert, [_row(event) for _, event in sorted(by_id.items())]
+        )
+        new = [by_id[row[0]] for row in inserted]
+        if new:
+            await connection.execute(self._add, roll_up(new))
+
+
+def roll_up(events: Iterable[UsageEvent]) -> list[dict[str, int | str]]:
+    """Hourly sums of `events`, sorted by key so that two writers can't deadlock."""
+    sums: dict[RollUpKey, list[int]] = {}
+    for event in events:
+        key = (event.tenant, event.started_ms // _MS_PER_HOUR, event.capability, event.model)
+        counts = [*_counts(event), 1 - event.requests]
+        kept = sums.get(key)
+        sums[key] = counts if kept is None else [a + b for a, b in zip(kept, counts, strict=True)]
+    names = (*COUNTS, "refunded")
+    return [
+        {
+            "tenant": tenant,
+            "hour": hour,
+            "capability": capability,
+            "model": model,
+            **dict(zip(names, counts, strict=True)),
+        }
+        for (tenant, hour, capability, model), counts in sorted(sums.items())
+    ]
+
+
+def _counts(event: UsageEvent) -> tuple[int, ...]:
+    """The summed columns of an event, in the order of `COUNTS`."""
+    units = event.units
+    return (
+        event.requests,
+        units.input_tokens,
+        units.output_tokens,
+        units.cached_input_tokens,
+        units.characters,
+        units.input_audio_ms,
+        units.output_audio_ms,
+        units.images,
+        units.millimegapixel_steps,
+        units.pages,
+        event.cost_nano,
+    )
+
+
+def _row(event: UsageEvent) -> dict[str, object]:
+    return {
+        "id": event.id,
+        "tenant": event.tenant,
+        "subject": event.subject,
+        "key_id": event.key_id,
+        "capability": event.capability,
+        "model": event.model,
+        "method": event.method,
+        "request_id": event.request_id,
+        "started_ms": event.started_ms,
+        "ended_ms": event.ended_ms,
+        "outcome": event.outcome,
+        "reason": event.reason,
+        "estimated": event.estimated,
+        "engine": event.engine,
+        "model_digest": event.model_digest,
+        "queue_ms": event.queue_ms,
+        "inference_ms": event.inference_ms,
+        "price_version": event.price_version,
+        "reserved": _JSON.encode(event.reserved).decode(),
+        **dict(zip(COUNTS, _counts(event), strict=True)),
+    }
