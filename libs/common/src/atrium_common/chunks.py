@@ -76,7 +76,7 @@ class UploadSpool:
         try:
             await self._off_loop(self._open)
         except BaseException:
-            await self._remove()
+            self._remove()
             raise
         return self
 
@@ -86,7 +86,7 @@ class UploadSpool:
         err: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._remove()
+        self._remove()
 
     async def write(self, data: bytes) -> None:
         """Takes the next piece.
@@ -133,9 +133,14 @@ class UploadSpool:
             raise MediaError("The upload is empty.", reason="UPLOAD_EMPTY", field="chunk")
         return self._path
 
-    async def _remove(self) -> None:
+    def _remove(self) -> None:
+        """Closes and deletes the file, at once or when the disk is done with it."""
         if self._disk is not None and not self._disk.done():
-            await asyncio.wait({self._disk})  # cancelled while the disk was at work
+            self._disk.add_done_callback(lambda _: self._delete())  # the caller was cancelled
+        else:
+            self._delete()
+
+    def _delete(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,0 +1,57 @@
+"""Folders that appear whole or not at all. `WeightStore` fills and publishes them."""
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_STALE_SECONDS = 6 * 3600
+"""Age without a change at which work under way belongs to a process that died."""
+
+
+@contextmanager
+def staged(root: Path) -> Iterator[Path]:
+    """Gives an empty folder on the disk of `root`; what is left in it at the end is deleted.
+
+    Sweeps up after processes that died on the way.
+    """
+    area = root / ".staging"
+    area.mkdir(parents=True, exist_ok=True)
+    for other in area.iterdir():
+        if time.time() - other.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
+    desk = area / uuid.uuid4().hex
+    folder = desk / "files"
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(desk, ignore_errors=True)
+
+
+def publish(folder: Path, target: Path, *, is_good: Callable[[], bool]) -> None:
+    """Moves a filled folder to its place.
+
+    Args:
+        folder: What `staged` gave.
+        target: Its place, on the same disk.
+        is_good: Tells whether what stands at `target` will do: then another process was
+            faster, and its work stays. Anything else there is replaced.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for _ in range(3):
+        try:
+            folder.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            if is_good():
+                return
+            # Aside first: a folder is never half deleted under its own name.
+            discarded = folder.parent / f"discarded-{uuid.uuid4().hex}"
+            target.rename(discarded)
+        else:
+            return
+    raise FileExistsError(f"{target} is being replaced by others all the time")

@@ -1,0 +1,147 @@
+"""The folder of weights on this machine. Engines locate files in it, the CLI fills it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from atrium_common.catalogue import FolderSource, ModelEntry, Source
+from atrium_common.weights.errors import WeightsError, disk_errors
+from atrium_common.weights.fetch import Meter, check, fetch
+from atrium_common.weights.manifest import Manifest
+from atrium_common.weights.progress import Progress, Report, silent
+from atrium_common.weights.staging import publish, staged
+
+_CACHE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+
+
+class WeightStore:
+    """Finds, fetches and checks the files of catalogue entries. Blocking; thread-safe.
+
+    Several processes may work on one store: each fetches into a folder of its own, and
+    the first to finish wins.
+    """
+
+    def __init__(self, root: Path, *, cache: Path | None = None) -> None:
+        """Opens a store; creates nothing.
+
+        Args:
+            root: Folder of the weights; may be read-only where they are there already.
+            cache: Folder of what engines derive from them; default is `root`.
+        """
+        self._root = root.absolute()
+        self._cache = (cache or root).absolute()
+
+    def locate(self, entry: ModelEntry) -> Path | None:
+        """Returns the folder with the entry's files, or ``None`` if it is not there.
+
+        Sources are tried in order. Normally this reads a manifest and no weights; files
+        whose size or time differ from it are read, and count only if they are the same.
+        """
+        for source in entry.sources:
+            folder = self._folder(entry, source)
+            if self._is_there(source, folder):
+                return folder
+        return None
+
+    def ensure(self, entry: ModelEntry, report: Report = silent) -> Path:
+        """Returns the folder with the entry's files, and fetches them if need be.
+
+        Sources are tried in order; the first that works is taken.
+
+        Raises:
+            WeightsError: No source works (the message tells of the first), or the
+                licence was not accepted.
+        """
+        if entry.accept_license and not entry.license_accepted:
+            raise WeightsError(
+                f"{entry.id}: read its licence ({entry.license}), then set "
+                "license_accepted: true in the catalogue",
+                reason="LICENSE_NOT_ACCEPTED",
+            )
+        folder = self.locate(entry) or self._fetch(entry, report)
+        report(Progress(entry.id, "ready"))
+        return folder
+
+    def verify(self, entry: ModelEntry) -> bool:
+        """Reads every byte of the entry's files; false if any changed or is missing."""
+        for source in entry.sources:
+            folder = self._folder(entry, source)
+            if not self._is_there(source, folder):
+                continue
+            if isinstance(source, FolderSource):
+                try:
+                    check(source, folder, Meter(entry.id, 0, silent))
+                except WeightsError:
+                    return False
+                return True
+            manifest = Manifest.read(folder)
+            return manifest is not None and manifest.holds(folder, thoroughly=True)
+        return False
+
+    def cached(self, entry: ModelEntry, name: str) -> Path | None:
+        """Returns what `derive` made under this name, or ``None``."""
+        target = self.cache_dir(entry, name)
+        return target if target.is_dir() else None
+
+    def derive(self, entry: ModelEntry, name: str, build: Callable[[Path, Path], None]) -> Path:
+        """Returns a folder that is made from the entry's files once, and then kept.
+
+        Args:
+            entry: The entry; its files must be there.
+            name: What is made, e.g. ``"bf16"``; of a-z, 0-9, ``-`` and ``.``.
+            build: Called with the folder of the weights and an empty folder to fill.
+                What it leaves there appears whole, or not at all if it raises.
+
+        Raises:
+            WeightsError: The weights are not there, or the disk does not take it.
+        """
+        target = self.cache_dir(entry, name)
+        if target.is_dir():
+            return target
+        weights = self.locate(entry)
+        if weights is None:
+            raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")
+        with disk_errors(self._cache), staged(self._cache) as folder:
+            build(weights, folder)
+            publish(folder, target, is_good=target.is_dir)
+        return target
+
+    def cache_dir(self, entry: ModelEntry, name: str) -> Path:
+        """Returns where `derive` keeps a folder; changed weights are another place."""
+        if not _CACHE_NAME.fullmatch(name):
+            raise ValueError(f"not a cache name: {name!r}")
+        for source in entry.sources:
+            if self._is_there(source, self._folder(entry, source)):
+                return self._cache / entry.id / f"{source.fingerprint}-{name}"
+        raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")
+
+    def _folder(self, entry: ModelEntry, source: Source) -> Path:
+        if isinstance(source, FolderSource):
+            return source.path
+        return self._root / entry.id / source.fingerprint
+
+    def _is_there(self, source: Source, folder: Path) -> bool:
+        if isinstance(source, FolderSource):
+            return folder.is_dir() and all((folder / f.name).is_file() for f in source.files)
+        manifest = Manifest.read(folder)
+        return manifest is not None and manifest.holds(folder)
+
+    def _fetch(self, entry: ModelEntry, report: Report) -> Path:
+        """Tries the sources in order."""
+        first: WeightsError | None = None
+        for source in entry.sources:
+            try:
+                return self._fetch_from(entry, source, report)
+            except WeightsError as err:
+                first = first or err
+        raise first or WeightsError(f"{entry.id} has no sources", reason="NO_SOURCE")
+
+    def _fetch_from(self, entry: ModelEntry, source: Source, report: Report) -> Path:
+        target = self._folder(entry, source)
+        if isinstance(source, FolderSource):
+            raise WeightsError(f"{target} lacks files of {entry.id}", reason="MISSING_FILE")
+        meter = Meter(entry.id, sum(file.size for file in source.files), report)
+        with disk_errors(self._root), staged(self._root) as folder:
+            fetch(source, folder, meter)
+            publish(folder, target, is_good=lambda: self._is_there(source, target))
+        return target
