@@ -1,0 +1,1 @@
+"""What `make run` is made of: preparation, supervision and display, free of any service's code."""

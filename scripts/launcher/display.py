@@ -1,0 +1,77 @@
+"""What the person at the terminal sees: prefixed log lines, progress and the welcome.
+
+The supervisor hands it lines; it decides nothing.
+"""
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.text import Text
+
+_COLOURS = {"gateway": "cyan", "llm": "green", "stt": "magenta", "atrium": "bold"}
+_WIDTH = 8
+
+Report = Callable[[str, str], None]
+"""Takes the name of a program and a line of text."""
+
+
+class Display:
+    """Writes to standard output, in colour where that is a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, soft_wrap=True)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person watches, so that progress may be redrawn."""
+        return self._console.is_terminal
+
+    def line(self, name: str, text: str) -> None:
+        """Writes one line behind the name of its program."""
+        prefix = Text(f"{name:<{_WIDTH}}| ", style=_COLOURS.get(name, "yellow"))
+        # What a process coloured by itself stays so; anything else in it is plain text.
+        self._console.print(prefix + Text.from_ansi(text))
+
+    def note(self, text: str) -> None:
+        """Writes a line of the launcher's own."""
+        self.line("atrium", text)
+
+    def error(self, text: str) -> None:
+        """Writes the one line that says why there is no suite."""
+        prefix = Text("atrium: ", style="bold red" if self.is_terminal else "")
+        self._console.print(prefix + Text(text))
+
+    @contextmanager
+    def progress(self, text: str) -> Iterator[Callable[[str], None]]:
+        """Shows `text` with a spinner on a terminal; yields a function that changes it."""
+        if not self.is_terminal:
+            yield lambda _: None
+            return
+        with self._console.status(text) as status:
+            yield status.update
+
+    def welcome(self, *, address: str, key: str, key_file: str, speech: bool) -> None:
+        """Says where the suite is, and what to type first."""
+        authorization = shlex.quote(f"Authorization: Bearer {key}")
+        lines = [
+            "",
+            f"Atrium is ready at {address}  (reference: {address}/docs)",
+            f"Development key, also in {key_file}: {key}",
+            "",
+            "Chat:",
+            f"  curl {address}/v1/chat/completions -H {authorization} \\",
+            "    -H 'Content-Type: application/json' \\",
+            '    -d \'{"model": "gpt-4o-mini", "messages": [{"role": "user",'
+            ' "content": "What is the capital of France?"}]}\'',
+        ]
+        if speech:
+            lines += [
+                "Transcription, of any audio file:",
+                f"  curl {address}/v1/audio/transcriptions -H {authorization} \\",
+                "    -F model=whisper-1 -F file=@speech.mp3",
+            ]
+        lines += ["", "Ctrl-C stops everything.", ""]
+        for text in lines:
+            self._console.print(Text(text), style="bold" if text.startswith("Atrium") else None)

@@ -1,0 +1,63 @@
+"""The development tenant and its key, made by the `atrium` command; `main.py` calls it.
+
+The tenant has no limits: newcomers and benchmarks use it. Its key is kept in `dev.key`.
+"""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from launcher import preflight
+from launcher.errors import LaunchError
+from launcher.probe import status_of
+
+TENANT = "dev"
+KEY_FILE = "dev.key"
+_UNAUTHORIZED = (401, 403)
+
+
+async def development_key(state: Path, environment: Mapping[str, str]) -> str:
+    """The kept key, or a new one; the database is made where there is none.
+
+    Raises:
+        LaunchError: The database can't be written or upgraded.
+    """
+    path = state / KEY_FILE
+    if path.exists():
+        return path.read_text().strip()
+    return await _new_key(state, environment)
+
+
+async def confirmed_key(
+    key: str, state: Path, environment: Mapping[str, str], *, address: str
+) -> str:
+    """Returns `key` if the running gateway takes it, else a new one (its database is new)."""
+    status = await asyncio.to_thread(status_of, f"{address}/v1/models", token=key)
+    if status in _UNAUTHORIZED:
+        return await _new_key(state, environment)
+    return key
+
+
+async def _new_key(state: Path, environment: Mapping[str, str]) -> str:
+    await _atrium("db", "upgrade", environment=environment)
+    await _atrium("tenant", "create", TENANT, "--unlimited", "--exist-ok", environment=environment)
+    key = await _atrium("key", "create", TENANT, environment=environment)
+    preflight.write_secret(state / KEY_FILE, key)
+    return key
+
+
+async def _atrium(*arguments: str, environment: Mapping[str, str]) -> str:
+    """Runs the administration command; returns what it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "atrium_gateway.cli", *arguments),
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await process.communicate()
+    if process.returncode != 0:
+        lines = errors.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise LaunchError(f"`atrium {' '.join(arguments[:2])}` failed: {lines[-1]}")
+    return output.decode().strip()
