@@ -234,7 +234,7 @@ class Admission:
         event = self._event(
             entry.record,
             units_of(usage),
-            outcome.value,
+            outcome,
             estimated=usage.estimated,
             usage=usage,
         )

@@ -5,15 +5,17 @@ Used by `core.open_core` and the CLI. Tables live beside what they are for
 """
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, DateTime, Dialect, MetaData, event, make_url
+from sqlalchemy import Connection, DateTime, Dialect, Insert, MetaData, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.types import TypeDecorator
 
@@ -25,6 +27,8 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+DriverValue = int | str | bool | None
 
 _BUSY_SECONDS = 10
 _PRAGMAS = (
@@ -77,6 +81,35 @@ def _prepare_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None
 def upsert(dialect: str) -> "type[postgresql.Insert] | type[sqlite.Insert]":
     """The INSERT class with ON CONFLICT of `dialect`: SQLAlchemy has one per dialect."""
     return postgresql.Insert if dialect == "postgresql" else sqlite.Insert
+
+
+class DriverInsert:
+    """An INSERT of many rows that goes to the driver as it is.
+
+    The ordinary way builds each row's parameters anew, which costs several times what the
+    insert itself does. No type conversion takes place.
+
+    Args:
+        statement: The INSERT; all columns of its table are written.
+        dialect: Dialect of the database.
+    """
+
+    def __init__(self, statement: Insert, dialect: Dialect) -> None:
+        names = [column.name for column in statement.table.columns]
+        compiled = statement.compile(dialect=dialect, column_keys=names)
+        self._sql = str(compiled)
+        self._order = compiled.positiontup if compiled.positional else None
+
+    async def execute(
+        self, connection: AsyncConnection, rows: Sequence[Mapping[str, DriverValue]]
+    ) -> int:
+        """Runs it; returns how many rows were inserted."""
+        if self._order is not None:
+            pick = itemgetter(*self._order)
+            done = await connection.exec_driver_sql(self._sql, [pick(row) for row in rows])
+        else:
+            done = await connection.exec_driver_sql(self._sql, [dict(row) for row in rows])
+        return done.rowcount
 
 
 async def upgrade(engine: AsyncEngine) -> None:

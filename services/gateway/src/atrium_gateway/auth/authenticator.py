@@ -50,7 +50,8 @@ class Authenticator:
             PermissionDenied: Its tenant is blocked.
             Unavailable: It is not known yet and the database is away.
         """
-        await self._directory.check()
+        if self._directory.stale:
+            await self._directory.check()
         epoch = self._directory.epoch
         if self._epoch != epoch:
             self._known.clear()

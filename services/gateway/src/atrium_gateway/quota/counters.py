@@ -33,6 +33,10 @@ def window_bounds(window: Window, now: int) -> tuple[int, int]:
     return 0, _FOREVER
 
 
+def _time(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / _SECOND, UTC)
+
+
 class Counter(Protocol):
     """Counts one unit over one window; amounts are internal counts."""
 
@@ -41,7 +45,10 @@ class Counter(Protocol):
         ...
 
     def take(self, reservation_id: str, amount: int, *, now: int, expires: int) -> int:
-        """Adds `amount`; returns a mark that says where it was added."""
+        """Adds `amount`; returns a mark that says where it was added.
+
+        Call `used` for the same `now` first: it moves the window on.
+        """
         ...
 
     def adjust(self, reservation_id: str, mark: int, delta: int) -> None:
@@ -56,29 +63,32 @@ class Counter(Protocol):
         """Ends what a reservation occupies only while it runs."""
         ...
 
-    def resets(self, now: int) -> int:
-        """When room comes back by time alone, in Unix milliseconds."""
+    def resets(self, now: int) -> datetime:
+        """When room comes back by time alone, aware UTC."""
         ...
 
 
 class CalendarCounter:
     """An hour, a day, a month or all time: begins anew at fixed instants."""
 
-    __slots__ = ("_end", "_start", "_used", "_window")
+    __slots__ = ("_end", "_resets", "_start", "_used", "_window")
 
     def __init__(self, window: Window, now: int, *, used: int = 0) -> None:
         self._window = window
-        self._start, self._end = window_bounds(window, now)
+        self._begin(now, used)
+
+    def _begin(self, now: int, used: int) -> None:
+        self._start, self._end = window_bounds(self._window, now)
+        self._resets = _time(self._end)
         self._used = used
 
     def used(self, now: int) -> int:
         if now >= self._end:
-            self._start, self._end = window_bounds(self._window, now)
-            self._used = 0
+            self._begin(now, 0)
         return self._used
 
     def take(self, reservation_id: str, amount: int, *, now: int, expires: int) -> int:
-        self._used = self.used(now) + amount
+        self._used += amount
         return self._start
 
     def adjust(self, reservation_id: str, mark: int, delta: int) -> None:
@@ -91,8 +101,8 @@ class CalendarCounter:
     def release(self, reservation_id: str) -> None:
         """A calendar window holds amounts, nothing that runs."""
 
-    def resets(self, now: int) -> int:
-        return self._end
+    def resets(self, now: int) -> datetime:
+        return self._resets
 
 
 class SlidingCounter:
@@ -132,10 +142,9 @@ class SlidingCounter:
     def release(self, reservation_id: str) -> None:
         """A sliding window holds amounts, nothing that runs."""
 
-    def resets(self, now: int) -> int:
-        self.used(now)
+    def resets(self, now: int) -> datetime:
         first = next((step[0] for step in self._steps if step[1]), now // _SECOND)
-        return (first + _SLIDING_SECONDS + 1) * _SECOND
+        return _time((first + _SLIDING_SECONDS + 1) * _SECOND)
 
 
 class SlotCounter:
@@ -165,8 +174,8 @@ class SlotCounter:
     def release(self, reservation_id: str) -> None:
         self._expiries.pop(reservation_id, None)
 
-    def resets(self, now: int) -> int:
-        return now + _SECOND
+    def resets(self, now: int) -> datetime:
+        return _time(now + _SECOND)
 
 
 def make_counter(window: Window, now: int, *, used: int = 0) -> Counter:

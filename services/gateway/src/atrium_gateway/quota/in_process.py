@@ -4,25 +4,29 @@ Used by `core.open_core`, which refuses a second gateway process over the same s
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from atrium_common.errors import LimitViolation, NotFound, QuotaExceeded
 from atrium_gateway.quota.counters import Counter, make_counter
 from atrium_gateway.quota.limits import WINDOW_LENGTH, LimitState, Meter, Window
 
 _LEDGERED = frozenset({Window.HOUR, Window.DAY, Window.MONTH, Window.TOTAL})
+_SOON = timedelta(milliseconds=1)
 _BUDGETS = frozenset({Window.DAY, Window.MONTH, Window.TOTAL})
 
 
-@dataclass(slots=True)
-class _Held:
-    """What one reservation took: per meter, its (mark, amount) pieces in order."""
+class _Held(msgspec.Struct):
+    """What one reservation took, parallel over its meters."""
 
     meters: Sequence[Meter]
     counters: list[Counter]
-    pieces: list[list[tuple[int, int]]]
+    marks: list[int]
+    amounts: Sequence[int]
     expires: int
+    grown: list[tuple[int, int, int]] | None = None
+    """Later pieces: (index of the meter, mark, amount)."""
 
 
 class InProcessQuotaStore:
@@ -54,16 +58,17 @@ class InProcessQuotaStore:
     ) -> tuple[LimitState, ...]:
         now = self._now()
         counters = [self._counter(meter, now) for meter in meters]
-        self._check(meters, counters, amounts, now)
+        used = [counter.used(now) for counter in counters]
+        _check(meters, counters, used, amounts, now)
         expires = now + int(lease.total_seconds() * 1000)
-        pieces = [
-            [(counter.take(reservation_id, amount, now=now, expires=expires), amount)]
-            for counter, amount in zip(counters, amounts, strict=True)
-        ]
-        self._held[reservation_id] = _Held(meters, counters, pieces, expires)
-        states = [_state(m, c, now) for m, c in zip(meters, counters, strict=True)]
+        marks = []
+        states = []
+        for meter, counter, before, amount in zip(meters, counters, used, amounts, strict=True):
+            marks.append(counter.take(reservation_id, amount, now=now, expires=expires))
+            states.append(_state(meter, counter, before + amount, now))
+        self._held[reservation_id] = _Held(meters, counters, marks, amounts, expires)
         if len(states) > 1:
-            states.sort(key=lambda state: state.remaining / max(state.limit, 1))
+            states.sort(key=_free_share)
         return tuple(states)
 
     async def renew(
@@ -84,15 +89,15 @@ class InProcessQuotaStore:
         held = self._held.pop(reservation_id, None)
         if held is None:
             return
-        for counter, pieces, amount in zip(held.counters, held.pieces, amounts, strict=True):
-            left = amount
-            for index, (mark, reserved) in enumerate(pieces):
-                last = index == len(pieces) - 1
-                actual = left if last else min(left, reserved)
-                left -= actual
-                if actual != reserved:
-                    counter.adjust(reservation_id, mark, actual - reserved)
-            counter.release(reservation_id)
+        if held.grown:
+            amounts = _first_pieces(reservation_id, held, amounts)
+        for meter, counter, mark, reserved, actual in zip(
+            held.meters, held.counters, held.marks, held.amounts, amounts, strict=True
+        ):
+            if actual != reserved:
+                counter.adjust(reservation_id, mark, actual - reserved)
+            if meter.window is Window.CONCURRENT:
+                counter.release(reservation_id)
 
     async def abandon(self, reservation_id: str) -> None:
         held = self._held.pop(reservation_id, None)
@@ -117,49 +122,79 @@ class InProcessQuotaStore:
         now: int,
         expires: int,
     ) -> None:
-        reserved = [sum(amount for _, amount in pieces) for pieces in held.pieces]
+        reserved = list(held.amounts)
+        for index, _, amount in held.grown or ():
+            reserved[index] += amount
         growth = [max(new - old, 0) for new, old in zip(amounts, reserved, strict=True)]
-        growing = [i for i, more in enumerate(growth) if more]
-        self._check(
-            [held.meters[i] for i in growing],
-            [held.counters[i] for i in growing],
-            [growth[i] for i in growing],
-            now,
-        )
-        for i in growing:
-            mark = held.counters[i].take(reservation_id, growth[i], now=now, expires=expires)
-            held.pieces[i].append((mark, growth[i]))
-
-    def _check(
-        self,
-        meters: Sequence[Meter],
-        counters: Sequence[Counter],
-        amounts: Sequence[int],
-        now: int,
-    ) -> None:
-        refused = [
-            (meter, counter, amount)
-            for meter, counter, amount in zip(meters, counters, amounts, strict=True)
-            if amount and counter.used(now) + amount > meter.limit
+        used = [counter.used(now) for counter in held.counters]
+        _check(held.meters, held.counters, used, growth, now)
+        pieces = [
+            (index, held.counters[index].take(reservation_id, more, now=now, expires=expires), more)
+            for index, more in enumerate(growth)
+            if more
         ]
-        if refused:
-            raise _refusal(refused, now)
+        held.grown = [*(held.grown or ()), *pieces]
 
 
-def _state(meter: Meter, counter: Counter, now: int) -> LimitState:
-    scale = meter.unit.scale
+def _first_pieces(reservation_id: str, held: _Held, amounts: Sequence[int]) -> list[int]:
+    """Spreads actual amounts over the pieces in order; the last one takes any excess.
+
+    Adjusts the later pieces and returns what is left for the first ones.
+    """
+    left = list(amounts)
+    for position, reserved in enumerate(held.amounts):
+        later = [(mark, amount) for index, mark, amount in held.grown or () if index == position]
+        actual = amounts[position]
+        if not later:
+            continue
+        left[position] = min(actual, reserved)
+        rest = actual - left[position]
+        for number, (mark, amount) in enumerate(later, 1):
+            part = rest if number == len(later) else min(rest, amount)
+            rest -= part
+            held.counters[position].adjust(reservation_id, mark, part - amount)
+    return left
+
+
+def _check(
+    meters: Sequence[Meter],
+    counters: Sequence[Counter],
+    used: Sequence[int],
+    amounts: Sequence[int],
+    now: int,
+) -> None:
+    for meter, before, amount in zip(meters, used, amounts, strict=True):
+        if amount and before + amount > meter.limit:
+            break
+    else:
+        return
+    refused = [
+        (meter, _state(meter, counter, before, now), amount)
+        for meter, counter, before, amount in zip(meters, counters, used, amounts, strict=True)
+        if amount and before + amount > meter.limit
+    ]
+    raise _refusal(refused, now)
+
+
+def _free_share(state: LimitState) -> float:
+    return state.remaining / (state.limit or 1)
+
+
+def _state(meter: Meter, counter: Counter, used: int, now: int) -> LimitState:
+    free = meter.limit - used
+    scale = meter.scale
     return LimitState(
-        meter.unit.value,
+        meter.unit,
         WINDOW_LENGTH[meter.window],
         meter.limit // scale,
-        max(meter.limit - counter.used(now), 0) // scale,
-        _time(counter.resets(now)),
+        free // scale if free > 0 else 0,
+        counter.resets(now),
     )
 
 
-def _refusal(refused: Sequence[tuple[Meter, Counter, int]], now: int) -> QuotaExceeded:
+def _refusal(refused: Sequence[tuple[Meter, LimitState, int]], now: int) -> QuotaExceeded:
     """The error for the limits that refuse, the one that holds longest first."""
-    ordered = sorted(refused, key=lambda item: -item[1].resets(now))
+    ordered = sorted(refused, key=lambda item: item[1].reset_time, reverse=True)
     violations = tuple(
         LimitViolation(
             unit=state.unit,
@@ -169,35 +204,30 @@ def _refusal(refused: Sequence[tuple[Meter, Counter, int]], now: int) -> QuotaEx
             reset_time=state.reset_time,
             scope=meter.scope,
         )
-        for meter, counter, _ in ordered
-        for state in [_state(meter, counter, now)]
+        for meter, state, _ in ordered
     )
-    meter, counter, amount = ordered[0]
-    impossible = any(m.limit < a for m, _, a in refused)
-    permanent = impossible or meter.window is Window.TOTAL
-    long = any(m.window in _BUDGETS for m, _, _ in refused)
+    meter, state, amount = ordered[0]
+    hopeless = meter.window is Window.TOTAL or any(m.limit < a for m, _, a in refused)
+    budget = any(m.window in _BUDGETS for m, _, _ in refused)
+    moment = datetime.fromtimestamp(now / 1000, UTC)
     return QuotaExceeded(
-        _message(meter, violations[0], amount),
+        _message(meter, state, amount),
         violations=violations,
-        reason="QUOTA_EXHAUSTED" if permanent or long else "RATE_LIMITED",
-        retry_after=None if permanent else timedelta(milliseconds=counter.resets(now) - now),
+        reason="QUOTA_EXHAUSTED" if hopeless or budget else "RATE_LIMITED",
+        retry_after=None if hopeless else max(state.reset_time - moment, _SOON),
     )
 
 
-def _message(meter: Meter, violation: LimitViolation, amount: int) -> str:
-    unit = meter.unit.value.replace("_", " ")
+def _message(meter: Meter, state: LimitState, amount: int) -> str:
+    unit = meter.unit.replace("_", " ")
     if meter.window is Window.CONCURRENT:
-        return f"The limit of {violation.limit} concurrent requests ({meter.scope}) is reached."
-    span = "in total" if meter.window is Window.TOTAL else f"per {meter.window.value}"
-    needed = -(-amount // meter.unit.scale)
+        return f"The limit of {state.limit} concurrent requests ({meter.scope}) is reached."
+    span = "in total" if meter.window is Window.TOTAL else f"per {meter.window}"
+    needed = -(-amount // meter.scale)
     text = (
-        f"The limit of {violation.limit} {unit} {span} ({meter.scope}) leaves "
-        f"{violation.remaining}; this request needs up to {needed}."
+        f"The limit of {state.limit} {unit} {span} ({meter.scope}) leaves "
+        f"{state.remaining}; this request needs up to {needed}."
     )
     if meter.window is not Window.TOTAL:
-        text += f" It begins anew at {violation.reset_time:%Y-%m-%d %H:%M:%S} UTC."
+        text += f" Room comes back at {state.reset_time:%Y-%m-%d %H:%M:%S} UTC."
     return text
-
-
-def _time(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)

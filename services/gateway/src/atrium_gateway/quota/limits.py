@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
+import msgspec
+
 from atrium_common.domain import Usage
 
 ANY_CAPABILITY = "*"
@@ -79,8 +81,7 @@ class Limit:
     amount: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
+class Meter(msgspec.Struct, frozen=True, kw_only=True):
     """A limit bound to its counter: what the store needs to check one request.
 
     Attributes:
@@ -88,7 +89,8 @@ class Meter:
         capability: Capability that it binds, or ``"*"``.
         unit: What is counted.
         window: Over what time.
-        limit: Amount allowed, in internal counts (`Unit.scale`).
+        limit: Amount allowed, in internal counts.
+        scale: Internal counts per unit (`Unit.scale`).
         scope: What the limit is bound to, for callers.
     """
 
@@ -97,11 +99,11 @@ class Meter:
     unit: Unit
     window: Window
     limit: int
+    scale: int
     scope: str
 
 
-@dataclass(frozen=True, slots=True)
-class LimitState:
+class LimitState(msgspec.Struct, frozen=True):
     """One limit after a reservation.
 
     Attributes:

@@ -52,5 +52,6 @@ def _meter(tenant: str, limit: Limit) -> Meter:
         unit=limit.unit,
         window=limit.window,
         limit=amount * limit.unit.scale,
+        scale=limit.unit.scale,
         scope=scope,
     )

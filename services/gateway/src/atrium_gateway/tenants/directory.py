@@ -60,9 +60,14 @@ class Directory:
         self.epoch = 0
         """Grows by one whenever anything may have changed; caches above compare it."""
 
+    @property
+    def stale(self) -> bool:
+        """Whether `check` has something to do."""
+        return self._clock() - self._checked >= MAX_AGE_SECONDS
+
     async def check(self) -> None:
         """Makes sure that the view is at most a second old, as far as the database is there."""
-        if self._clock() - self._checked < MAX_AGE_SECONDS:
+        if not self.stale:
             return
         async with self._checking:
             started = self._clock()
@@ -110,7 +115,9 @@ class Directory:
             PermissionDenied: It is blocked.
             Unavailable: It is not cached and the database is away.
         """
-        tenant = await self.tenant(tenant_id)
+        tenant = None if self.stale else self._tenants.get(tenant_id)
+        if tenant is None:
+            tenant = await self.tenant(tenant_id)
         if tenant is None:
             raise Unauthenticated("The tenant does not exist.", reason="TENANT_UNKNOWN")
         if tenant.blocked:

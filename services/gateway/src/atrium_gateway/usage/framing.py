@@ -11,7 +11,7 @@ import msgspec
 from atrium_gateway.usage.records import OpenRecord, Record, UsageEvent
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(OpenRecord | UsageEvent)
+_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(OpenRecord | UsageEvent)
 _CRC_LENGTH = 8
 
 

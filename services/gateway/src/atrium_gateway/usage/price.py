@@ -5,6 +5,7 @@ Filled from the catalogue when the gateway starts; admission prices every settle
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Final
 
@@ -30,7 +31,16 @@ PRICED: Final[Mapping[str, tuple[str, int]]] = {
 REQUEST: Final = "request"
 _INPUT: Final = "million_input_tokens"
 _CACHED: Final = "million_cached_input_tokens"
-_ONE: Final = Decimal(1)
+_FREE: Final = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """Prices of one model in billionths per single count."""
+
+    request: Decimal
+    counts: tuple[tuple[str, Decimal], ...]
+    cached_discount: Decimal
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,10 @@ class PriceBook:
                 if not price.is_finite() or price < 0:
                     raise ValueError(f"the price {name!r} of model {model!r} is not 0 or more")
 
+    @cached_property
+    def _rates(self) -> Mapping[str, _Rates]:
+        return {model: _rates(prices) for model, prices in self.prices.items()}
+
     def cost(self, model: str, units: Units, *, requests: int = 1) -> tuple[int, int]:
         """Prices one piece of work.
 
@@ -63,19 +77,30 @@ class PriceBook:
             Billionths of the currency, half to even, and the version that priced it;
             ``(0, 0)`` for a model without prices.
         """
-        prices = self.prices.get(model)
-        if not prices:
+        rates = self._rates.get(model)
+        if rates is None:
             return 0, 0
-        total = prices.get(REQUEST, Decimal()) * requests
-        for name, price in prices.items():
-            if name == REQUEST:
-                continue
-            attribute, scale = PRICED[name]
-            count = getattr(units, attribute)
-            if name == _INPUT and _CACHED in prices:
-                count -= min(units.cached_input_tokens, count)
-            total += price * count / scale
-        return int((total * NANO).quantize(_ONE, rounding=ROUND_HALF_EVEN)), self.version
+        total = rates.request * requests
+        for field_name, rate in rates.counts:
+            count = getattr(units, field_name)
+            if count:
+                total += rate * count
+        if rates.cached_discount and units.cached_input_tokens:
+            cached = min(units.cached_input_tokens, units.input_tokens)
+            total -= rates.cached_discount * cached
+        return int(total.to_integral_value(rounding=ROUND_HALF_EVEN)), self.version
+
+
+def _rates(prices: Mapping[str, Decimal]) -> _Rates:
+    rates = {
+        name: price * NANO / PRICED[name][1] for name, price in prices.items() if name in PRICED
+    }
+    full = rates.get(_INPUT, _FREE)
+    return _Rates(
+        request=prices.get(REQUEST, _FREE) * NANO,
+        counts=tuple((PRICED[n][0], rate) for n, rate in rates.items() if rate and n != _CACHED),
+        cached_discount=full - rates.get(_CACHED, full),
+    )
 
 
 def catalogue_prices(catalogue: Catalogue) -> dict[str, dict[str, Decimal]]:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Executable, Row, and_, func, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -200,7 +200,7 @@ class UsageReports:
             table.started_ms < started, and_(table.started_ms == started, table.id < event_id)
         )
 
-    async def _rows(self, query: Select[tuple[object, ...]]) -> Sequence[Row[tuple[object, ...]]]:
+    async def _rows(self, query: Executable) -> Sequence[Row[tuple[object, ...]]]:
         await self._flush()
         try:
             async with self._engine.connect() as connection:

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from atrium_gateway.database import upsert
+from atrium_gateway.database import DriverInsert, upsert
 from atrium_gateway.usage.framing import records
 from atrium_gateway.usage.records import UsageEvent
 from atrium_gateway.usage.spool import Position, Spool, segment_path, segments
@@ -53,11 +53,9 @@ class LedgerWriter:
         self._position = Position(min(segments(spool.folder), default=0), 0)
         self._turn = asyncio.Lock()
         insert = upsert(engine.dialect.name)
-        self._insert = (
-            insert(usage_events)
-            .on_conflict_do_nothing(index_elements=[usage_events.c.id])
-            .returning(usage_events.c.id)
-        )
+        new_only = insert(usage_events).on_conflict_do_nothing(index_elements=[usage_events.c.id])
+        self._insert = DriverInsert(new_only, engine.dialect)
+        self._insert_returning = new_only.returning(usage_events.c.id)
         added = insert(usage_hourly)
         sums = {name: usage_hourly.c[name] + added.excluded[name] for name in (*COUNTS, "refunded")}
         self._add = added.on_conflict_do_update(
@@ -89,9 +87,7 @@ class LedgerWriter:
                 batch = await asyncio.to_thread(self._read, self._spool.committed)
                 if batch.spoilt:
                     _log.error("spool_records_spoilt", count=batch.spoilt)
-                if batch.events:
-                    async with self._engine.begin() as connection:
-                        await self._store(connection, batch.events)
+                await self._store(batch.events)
                 if batch.end == self._position:
                     return  # a torn tail, left by a crash
                 self._position = batch.end
@@ -121,14 +117,25 @@ class LedgerWriter:
         # Nothing whole is left (at most a torn tail): on to the next segment.
         return _Batch(events, spoilt, Position(number + 1, 0), (number,))
 
-    async def _store(self, connection: AsyncConnection, events: Iterable[UsageEvent]) -> None:
+    async def _store(self, events: Sequence[UsageEvent]) -> None:
+        """Stores a batch and its roll-ups in one transaction."""
         by_id = {event.id: event for event in events}
-        inserted = await connection.execute(
-            self._insert, [_row(event) for _, event in sorted(by_id.items())]
-        )
-        new = [by_id[row[0]] for row in inserted]
-        if new:
-            await connection.execute(self._add, roll_up(new))
+        rows = [_row(event) for _, event in sorted(by_id.items())]
+        if not rows:
+            return
+        async with self._engine.connect() as connection:
+            if await self._insert.execute(connection, rows) == len(rows):
+                await self._finish(connection, events=list(by_id.values()))
+                return
+            # Some were there already; which ones, only the slower statement tells.
+            await connection.rollback()
+            inserted = await connection.execute(self._insert_returning, rows)
+            await self._finish(connection, events=[by_id[row[0]] for row in inserted])
+
+    async def _finish(self, connection: AsyncConnection, *, events: Sequence[UsageEvent]) -> None:
+        if events:
+            await connection.execute(self._add, roll_up(events))
+        await connection.commit()
 
 
 def roll_up(events: Iterable[UsageEvent]) -> list[dict[str, int | str]]:
@@ -170,7 +177,7 @@ def _counts(event: UsageEvent) -> tuple[int, ...]:
     )
 
 
-def _row(event: UsageEvent) -> dict[str, object]:
+def _row(event: UsageEvent) -> dict[str, int | str | bool | None]:
     return {
         "id": event.id,
         "tenant": event.tenant,
