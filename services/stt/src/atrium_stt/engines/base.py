@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from atrium_common.domain import ModelInfo
+from atrium_common.work import Batching, Serial
 from atrium_stt.domain import TranscriptionEvent, TranscriptionJob
+from atrium_stt.recording import Recording
 
 
 class TranscriptionEngine(Protocol):
@@ -13,6 +15,11 @@ class TranscriptionEngine(Protocol):
 
     name: str
     """Registry name, e.g. ``"faster-whisper"``; it stands in every `Usage`."""
+
+    @property
+    def scheduling(self) -> Serial | Batching:
+        """Which kind of queue stands in front of it."""
+        ...
 
     async def load(self) -> None:
         """Loads every model that is to be ready at start."""
@@ -30,12 +37,28 @@ class TranscriptionEngine(Protocol):
         """Transcribes a tenth of a second of silence; raises if that fails."""
         ...
 
-    def transcribe(
-        self, job: TranscriptionJob, audio: Path
-    ) -> AsyncIterator[TranscriptionEvent]:
-        """Streams the segments of an audio file of any container and codec.
+    def check(self, job: TranscriptionJob) -> None:
+        """Refuses at once, before any audio, what the job's model can't do.
 
-        Closing the iterator stops the work at the next segment. Raises
-        `MediaError` for audio that can't be decoded or is too long.
+        Raises:
+            NotFound: This engine does not serve the model.
+            InvalidArgument: An option is not the model's; `field` names it.
+        """
+        ...
+
+    def transcribe(
+        self, job: TranscriptionJob, audio: Path | Recording
+    ) -> AsyncIterator[TranscriptionEvent]:
+        """Streams the info, then segments, then an event with the whole usage.
+
+        Usage is cumulative: its `input_audio` is the end of the last segment, and the
+        whole recording once all of it is transcribed.
+
+        Closing the iterator stops the work at the next segment. Raises `MediaError` for
+        a file that can't be decoded or is too long, and what `check` raises.
+
+        Args:
+            job: What to do.
+            audio: A file of any container and codec, or audio that is decoded already.
         """
         ...

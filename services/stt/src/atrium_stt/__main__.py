@@ -1,0 +1,36 @@
+"""Starts the transcription service: settings, then engines, then the server until a signal."""
+
+import asyncio
+from datetime import timedelta
+
+from atrium_common.catalogue import Catalogue
+from atrium_common.server import serve
+from atrium_common.weights import WeightStore
+from atrium_stt.engines import open_engines, with_engine
+from atrium_stt.recording import AudioLimits
+from atrium_stt.servicer import TranscriptionServicer
+from atrium_stt.settings import SttSettings
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT."""
+    settings = SttSettings()
+    catalogue = Catalogue.load(settings.catalogue)
+    entries = with_engine(catalogue.for_service("stt"), settings.engine)
+    engines = open_engines(entries, store=WeightStore(settings.models_dir))
+    servicer = TranscriptionServicer(
+        engines,
+        catalogue,
+        limits=AudioLimits(
+            duration=timedelta(seconds=settings.max_audio_seconds), directory=settings.spool_dir
+        ),
+        max_bytes=settings.max_audio_bytes,
+        max_queue=settings.max_queue,
+        max_decoding=settings.max_decoding,
+        reserve=timedelta(seconds=settings.reserved_audio_seconds),
+    )
+    asyncio.run(serve(servicer, engines, settings))
+
+
+if __name__ == "__main__":
+    main()

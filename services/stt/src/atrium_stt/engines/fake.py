@@ -1,0 +1,203 @@
+"""An engine without a model: as many segments as the audio is long, at a set pace.
+
+For contract, load and cancellation tests, here and in the gateway. It honours every
+option, so that the wire can be tested to the last field.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.errors import InvalidArgument, NotFound
+from atrium_common.weights import WeightStore
+from atrium_common.work import Serial
+from atrium_stt.audio import open_recording
+from atrium_stt.domain import (
+    Segment,
+    Task,
+    TranscriptionEvent,
+    TranscriptionInfo,
+    TranscriptionJob,
+    Word,
+)
+from atrium_stt.engines.meter import UsageMeter
+from atrium_stt.recording import Recording
+
+LANGUAGES = ("en", "de", "fr", "es", "it", "ru", "zh", "yue")
+"""What it claims to know; the first is what it detects."""
+
+
+class FakeOptions(BaseModel):
+    """Options of the engine `fake`, with their defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    segment_seconds: float = Field(default=5.0, gt=0)
+    """Audio per segment."""
+
+    delay_seconds: float = Field(default=0.0, ge=0)
+    """Pause before each segment."""
+
+    translates: bool = True
+    """Whether it accepts the task `translate`."""
+
+    @classmethod
+    def of(cls, entry: ModelEntry) -> Self:
+        """Reads an entry's options; `CatalogueError` for one that does not hold."""
+        try:
+            return cls.model_validate(entry.options)
+        except ValidationError as err:
+            first = err.errors()[0]
+            raise CatalogueError(f"{entry.id}: options.{first['loc'][0]}: {first['msg']}") from err
+
+
+class FakeEngine:
+    """Answers " Segment 0 of <job>." and so on, without listening.
+
+    Attributes:
+        started: Segments that were begun, over all jobs, for tests of cancellation.
+    """
+
+    name = "fake"
+    scheduling = Serial()
+
+    def __init__(
+        self,
+        entries: Sequence[ModelEntry],
+        *,
+        store: WeightStore | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Reads the entries.
+
+        Args:
+            entries: The models, in catalogue order.
+            store: Not used; there are no weights.
+            now: Aware UTC, for `ModelInfo.verified_at`.
+            clock: Seconds, for inference time.
+
+        Raises:
+            CatalogueError: An entry has an option that this engine does not know.
+        """
+        self._entries = {entry.id: (entry, FakeOptions.of(entry)) for entry in entries}
+        self._now = now
+        self._clock = clock
+        self._state = ModelState.UNLOADED
+        self._verified: dict[str, datetime] = {}
+        self.started = 0
+
+    async def load(self) -> None:
+        """Is ready at once."""
+        self._state = ModelState.READY
+
+    async def close(self) -> None:
+        """Has nothing to free."""
+        self._state = ModelState.UNLOADED
+
+    def models(self) -> Sequence[ModelInfo]:
+        """Lists the models, in catalogue order."""
+        return [
+            ModelInfo(
+                id=entry.id,
+                capabilities=entry.capabilities,
+                engine=self.name,
+                aliases=entry.aliases,
+                state=self._state,
+                digest=entry.digest,
+                license=entry.license,
+                verified_at=self._verified.get(entry.id),
+            )
+            for entry, _ in self._entries.values()
+        ]
+
+    async def verify(self, model: str) -> None:
+        """Always succeeds for a model that it has."""
+        self._find(model)
+        self._verified[model] = self._now()
+
+    def check(self, job: TranscriptionJob) -> None:
+        """Refuses languages that are not in `LANGUAGES`, and translation where told to."""
+        _, options = self._find(job.model)
+        if job.language is not None and job.language not in LANGUAGES:
+            raise InvalidArgument(
+                f"{job.model} does not know the language {job.language!r}.", field="language"
+            )
+        if job.task is Task.TRANSLATE and not options.translates:
+            raise InvalidArgument(f"{job.model} does not translate.", field="task")
+
+    async def transcribe(
+        self, job: TranscriptionJob, audio: Path | Recording
+    ) -> AsyncIterator[TranscriptionEvent]:
+        """Streams the info, a segment for each stretch of audio, then the whole usage."""
+        entry, options = self._find(job.model)
+        self.check(job)
+        recording = await open_recording(audio)
+        try:
+            meter = UsageMeter(
+                entry, duration=recording.duration, engine=self.name, clock=self._clock
+            )
+            steps = _steps(job, recording.duration, options)
+            while (step := meter.time(steps)) is not None:
+                if isinstance(step, Segment):
+                    self.started += 1
+                    await asyncio.sleep(options.delay_seconds)
+                yield TranscriptionEvent(step=step, usage=meter.after(step))
+            yield TranscriptionEvent(step=None, usage=meter.whole())
+        finally:
+            if recording is not audio:
+                recording.close()
+
+    def _find(self, model: str) -> tuple[ModelEntry, FakeOptions]:
+        found = self._entries.get(model)
+        if found is None:
+            raise NotFound(
+                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
+            )
+        return found
+
+
+def _steps(
+    job: TranscriptionJob, duration: timedelta, options: FakeOptions
+) -> Iterator[TranscriptionInfo | Segment]:
+    yield TranscriptionInfo(
+        language=job.language or LANGUAGES[0],
+        language_probability=1.0 if job.language else 0.9,
+        duration=duration,
+        speech_duration=duration,
+    )
+    length = timedelta(seconds=options.segment_seconds)
+    start, index = timedelta(), 0
+    while start < duration:
+        end = min(start + length, duration)
+        yield _segment(job, index, start, end)
+        start, index = end, index + 1
+
+
+def _segment(job: TranscriptionJob, index: int, start: timedelta, end: timedelta) -> Segment:
+    texts = (" Segment", f" {index}", f" {job.task}d.")
+    step = (end - start) / len(texts)
+    words = tuple(
+        Word(start=start + i * step, end=start + (i + 1) * step, text=text, probability=0.99)
+        for i, text in enumerate(texts)
+    )
+    return Segment(
+        index=index,
+        start=start,
+        end=end,
+        text="".join(texts),
+        words=words if job.word_timestamps else (),
+        average_logprob=-0.1,
+        no_speech_probability=0.01,
+        compression_ratio=1.0,
+        temperature=job.temperature or 0.0,
+        tokens=tuple(range(index, index + len(texts))),
+        seek=int(start.total_seconds() * 100) // 3000 * 3000,
+    )

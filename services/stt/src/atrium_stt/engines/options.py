@@ -1,0 +1,56 @@
+"""What a catalogue entry may say about a faster-whisper model; unknown options are refused."""
+
+import os
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from atrium_common.catalogue import CatalogueError, ModelEntry
+
+
+class FasterWhisperOptions(BaseModel):
+    """Options of the engine `faster-whisper`, with their defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; ``auto`` takes a GPU if there is one."""
+
+    device_index: int = Field(default=0, ge=0)
+    """Which GPU."""
+
+    cpu_threads: int = Field(default=0, ge=0)
+    """Threads on a CPU; 0 takes every core that this process may use."""
+
+    batch_size: int = Field(default=0, ge=0)
+    """Windows decoded together in a long recording; 0 takes 4 on a CPU, 16 on a GPU."""
+
+    batch_from_seconds: float = Field(default=60.0, ge=0)
+    """Recordings longer than this are decoded in batches."""
+
+    translates: bool | None = None
+    """False for a multilingual model that was not trained to translate (large-v3-turbo);
+    unset takes what the model's vocabulary says."""
+
+    @classmethod
+    def of(cls, entry: ModelEntry) -> Self:
+        """Reads an entry's options.
+
+        Raises:
+            CatalogueError: An option is unknown or out of its range.
+        """
+        try:
+            return cls.model_validate(entry.options)
+        except ValidationError as err:
+            first = err.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise CatalogueError(f"{entry.id}: options.{where}: {first['msg']}") from err
+
+    @property
+    def threads(self) -> int:
+        """Threads to run with, 1 or more."""
+        return self.cpu_threads or len(os.sched_getaffinity(0))
+
+    def windows(self, device: str) -> int:
+        """Windows decoded together on `device` (``"cpu"`` or ``"cuda"``), 1 or more."""
+        return self.batch_size or (16 if device == "cuda" else 4)
