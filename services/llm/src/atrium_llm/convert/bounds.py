@@ -8,7 +8,6 @@ token of each UTF-8 byte; the context window caps the rest.
 import json
 
 from atrium_common.domain import Usage
-
 from atrium_llm.domain import (
     ChatInput,
     EmbeddingJob,

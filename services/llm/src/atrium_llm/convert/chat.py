@@ -5,7 +5,6 @@ import re
 from collections.abc import Sequence
 
 from atrium.llm.v1 import llm_pb2 as pb
-
 from atrium_llm.convert.checks import count, json_schema, refuse, text
 from atrium_llm.domain import (
     ChatInput,

@@ -4,9 +4,10 @@ import json
 import math
 from collections.abc import Mapping
 
-from atrium_common.errors import InvalidArgument
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+
+from atrium_common.errors import InvalidArgument
 
 MAX_SCHEMA_CHARACTERS = 65_536
 """A longer JSON Schema is refused: compiling it would cost more than answering."""

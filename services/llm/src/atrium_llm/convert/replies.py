@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 
 from atrium.llm.v1 import llm_pb2 as pb
-
 from atrium_llm.domain import ChoiceDelta, FinishReason, RankedDocument, TokenLogprob, ToolCall
 
 _REASONS = {

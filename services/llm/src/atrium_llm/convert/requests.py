@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from atrium.llm.v1 import llm_pb2 as pb
 from atrium_common.domain import Capability
-
 from atrium_llm.convert.chat import chat_input
 from atrium_llm.convert.checks import count, json_schema, real, refuse, text, whole
 from atrium_llm.domain import (
@@ -25,6 +24,8 @@ MAX_CHOICES = 16
 MAX_TOP_LOGPROBS = 20
 MAX_LOGIT_BIASES = 1024
 MAX_EMBEDDING_INPUTS = 2048
+MAX_EMBEDDING_VALUES = 1_000_000
+"""What fits in the largest message that a client takes (4 MiB of 4-byte floats)."""
 MAX_DOCUMENTS = 1024
 
 
@@ -45,6 +46,8 @@ def generation_job(wire: pb.GenerationJob, *, model: str) -> GenerationJob:
     """
     if wire.echo and wire.WhichOneof("input") == "chat":
         raise refuse("job.echo", "is only for prompt and prompt_ids.")
+    if wire.echo and wire.sampling.HasField("top_logprobs"):
+        raise refuse("job.echo", "can't be combined with sampling.top_logprobs.")
     return GenerationJob(
         model=model,
         input=_generation_input(wire),
@@ -141,13 +144,24 @@ def _logit_bias(wire: pb.SamplingParams, field: str) -> dict[int, float]:
     return biases
 
 
-def embedding_job(wire: pb.EmbedTextRequest, *, model: str) -> EmbeddingJob:
-    """Makes the job of an EmbedText request; `model` is the resolved catalogue id.
+def embedding_job(
+    wire: pb.EmbedTextRequest, *, model: str, dimensions: int | None = None
+) -> EmbeddingJob:
+    """Makes the job of an EmbedText request.
+
+    Args:
+        wire: The request.
+        model: Catalogue id that `wire.model` resolved to.
+        dimensions: Values in a vector of this model, if known.
 
     Raises:
         InvalidArgument: a field is out of its range; `field` is its path.
     """
     count("inputs", len(wire.inputs), 1, MAX_EMBEDDING_INPUTS)
+    values = wire.dimensions if wire.HasField("dimensions") else dimensions or 0
+    if len(wire.inputs) * values > MAX_EMBEDDING_VALUES:
+        most = MAX_EMBEDDING_VALUES // values
+        raise refuse("inputs", f"must have at most {most} elements at {values} dimensions.")
     return EmbeddingJob(
         model=model,
         inputs=tuple(

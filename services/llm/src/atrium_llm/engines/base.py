@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from atrium_common.domain import ModelInfo
+from atrium_common.work import Batching, Serial
 from atrium_llm.domain import (
     EmbeddingJob,
     EmbeddingResult,
@@ -25,6 +26,9 @@ class TextGenerationEngine(Protocol):
 
     name: str
     """Registry name, e.g. ``"transformers"``; it stands in every `Usage`."""
+
+    scheduling: Serial | Batching
+    """How many generations it takes at once; the servicer's queue reads it."""
 
     async def load(self) -> None:
         """Loads every model that is to be ready at start."""

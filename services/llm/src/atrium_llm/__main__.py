@@ -1,0 +1,24 @@
+"""Starts the text service: settings, then engines, then the server until a signal."""
+
+import asyncio
+
+from atrium_common.catalogue import Catalogue
+from atrium_common.server import serve
+from atrium_common.weights import WeightStore
+from atrium_llm.engines import open_engines, with_engine
+from atrium_llm.servicer import TextGenerationServicer
+from atrium_llm.settings import LlmSettings
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT."""
+    settings = LlmSettings()
+    catalogue = Catalogue.load(settings.catalogue)
+    entries = with_engine(catalogue.for_service("llm"), settings.engine)
+    engines = open_engines(entries, store=WeightStore(settings.models_dir))
+    servicer = TextGenerationServicer(engines, catalogue, max_queue=settings.max_queue)
+    asyncio.run(serve(servicer, engines, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Models of any OpenAI-compatible server: OpenAI, OpenRouter, Ollama, TGI, vLLM, Atrium.
+
+An outside provider is an engine like every other, so that queue, limits and ledger
+treat its models like our own. The catalogue names where the key is, never the key.
+"""
+
+import math
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, cast
+
+import openai
+
+from atrium_common.catalogue import ModelEntry
+from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
+from atrium_common.errors import NotFound, Unavailable, Unimplemented
+from atrium_common.weights import WeightStore
+from atrium_common.work import Batching
+from atrium_llm.domain import (
+    ChatInput,
+    ChatMessage,
+    EmbeddingJob,
+    EmbeddingResult,
+    GenerationEvent,
+    GenerationJob,
+    PromptInput,
+    RerankJob,
+    RerankResult,
+    Role,
+    Sampling,
+    TextInput,
+    TextPart,
+    TokenInput,
+)
+from atrium_llm.engines.openai_errors import from_openai_error
+from atrium_llm.engines.openai_options import OpenAiOptions, read_key
+from atrium_llm.engines.openai_request import (
+    chat_arguments,
+    completion_arguments,
+    embedding_arguments,
+)
+from atrium_llm.engines.openai_stream import StreamReader
+from atrium_llm.engines.options import read_options
+
+_BYTES_PER_TOKEN = 3
+"""English has about four bytes per token, Chinese about three per character and token:
+dividing by three errs on the high side for ordinary text."""
+
+_MESSAGE_TOKENS = 8
+
+
+class OpenAiEngine:
+    """Passes jobs on to providers.
+
+    Until the provider has told what it counted, at the end of its stream, usage is
+    our own estimate and flagged so: that is what a caller who leaves early is charged.
+    """
+
+    name = "openai"
+
+    def __init__(self, entries: Sequence[ModelEntry], *, store: WeightStore | None = None) -> None:
+        """Takes the catalogue's entries; `store` is unused, for there are no weights."""
+        del store
+        self._entries = {entry.id: entry for entry in entries}
+        self._options = {entry.id: read_options(OpenAiOptions, entry) for entry in entries}
+        self._clients: dict[str, openai.AsyncOpenAI] = {}
+        self._failures: dict[str, str] = {}
+        most = max(option.max_concurrency for option in self._options.values())
+        self.scheduling = Batching(slots=most)
+
+    async def load(self) -> None:
+        """Reads the keys. A model whose key is missing fails alone; the others serve."""
+        for model, options in self._options.items():
+            try:
+                key = read_key(options)
+            except LookupError as error:
+                self._failures[model] = str(error.args[0])
+                continue
+            self._clients[model] = openai.AsyncOpenAI(
+                base_url=options.base_url,
+                api_key=key,
+                organization=options.organization,
+                timeout=openai.Timeout(options.timeout_seconds, connect=10.0),
+                # Trying again is for the caller, who knows the deadline and the route.
+                max_retries=0,
+            )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.close()
+
+    def models(self) -> Sequence[ModelInfo]:
+        """Lists the models; READY means that a key is at hand, not that it holds."""
+        return tuple(self._info(entry) for entry in self._entries.values())
+
+    def _info(self, entry: ModelEntry) -> ModelInfo:
+        state = ModelState.READY if entry.id in self._clients else ModelState.UNLOADED
+        if entry.id in self._failures:
+            state = ModelState.FAILED
+        return ModelInfo(
+            id=entry.id,
+            capabilities=entry.capabilities,
+            engine=self.name,
+            aliases=entry.aliases,
+            state=state,
+            license=entry.license,
+            context_length=entry.context_length or 0,
+            embedding_dimensions=entry.embedding_dimensions or 0,
+            detail=self._failures.get(entry.id, ""),
+        )
+
+    async def verify(self, model: str) -> None:
+        """Asks the provider for one token, or for one vector."""
+        entry = self._entry(model)
+        if Capability.EMBEDDING in entry.capabilities:
+            await self.embed(EmbeddingJob(model=model, inputs=[TextInput("a")]))
+            return
+        prompt: PromptInput = TextInput("a")
+        if Capability.CHAT in entry.capabilities:
+            prompt = ChatInput(messages=[ChatMessage(role=Role.USER, content=[TextPart("a")])])
+        job = GenerationJob(model=model, input=prompt, sampling=Sampling(max_tokens=1))
+        async for _ in self.generate(job):
+            pass
+
+    async def generate(self, job: GenerationJob) -> AsyncGenerator[GenerationEvent, None]:
+        """Streams the provider's answer; closing it closes the connection."""
+        entry = self._entry(job.model, Capability.CHAT, Capability.COMPLETION)
+        reader = StreamReader()
+        try:
+            async with await self._open(job) as stream:
+                yield self._event(entry, job, reader)
+                async for chunk in stream:
+                    deltas = (
+                        reader.read_chat(chunk)
+                        if isinstance(job.input, ChatInput)
+                        else reader.read_completion(chunk)
+                    )
+                    if deltas:
+                        yield self._event(entry, job, reader, deltas)
+        except openai.OpenAIError as error:
+            raise from_openai_error(error, model=job.model) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            # The client library hands a chunk that is no JSON, or of another shape, on.
+            raise _broken(job.model) from error
+        if not reader.complete:
+            raise _broken(job.model)
+        yield self._event(entry, job, reader)
+
+    async def _open(self, job: GenerationJob) -> "openai.AsyncStream[Any]":
+        options = self._options[job.model]
+        client = self._client(job.model)
+        common: dict[str, Any] = {"model": options.model or job.model, "stream": True}
+        if options.reports_usage:
+            common["stream_options"] = {"include_usage": True}
+        if isinstance(job.input, ChatInput):
+            arguments = chat_arguments(
+                job, job.input, token_limit=options.token_limit, extensions=options.extensions
+            )
+            opened = await client.chat.completions.create(**common, **cast(Any, arguments))
+        else:
+            arguments = completion_arguments(job, extensions=options.extensions)
+            opened = await client.completions.create(**common, **cast(Any, arguments))
+        return cast("openai.AsyncStream[Any]", opened)
+
+    def _event(
+        self,
+        entry: ModelEntry,
+        job: GenerationJob,
+        reader: StreamReader,
+        deltas: Sequence[Any] = (),
+    ) -> GenerationEvent:
+        counted = reader.usage
+        if counted is None:
+            usage = Usage(
+                model=entry.id,
+                engine=self.name,
+                input_tokens=estimated_tokens(job.input),
+                output_tokens=math.ceil(reader.written / _BYTES_PER_TOKEN),
+                estimated=True,
+            )
+        else:
+            details = counted.prompt_tokens_details
+            usage = Usage(
+                model=entry.id,
+                engine=self.name,
+                input_tokens=counted.prompt_tokens or 0,
+                output_tokens=counted.completion_tokens or 0,
+                cached_input_tokens=(details.cached_tokens or 0) if details else 0,
+            )
+        return GenerationEvent(deltas=deltas, usage=usage)
+
+    async def embed(self, job: EmbeddingJob) -> EmbeddingResult:
+        """Embeds at the provider; vectors are made unit length."""
+        entry = self._entry(job.model, Capability.EMBEDDING)
+        name = self._options[job.model].model or job.model
+        arguments = cast(Any, embedding_arguments(job))
+        try:
+            reply = await self._client(job.model).embeddings.create(model=name, **arguments)
+            vectors = [_unit(item.embedding) for item in sorted(reply.data, key=lambda i: i.index)]
+        except openai.OpenAIError as error:
+            raise from_openai_error(error, model=job.model) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _broken(job.model) from error
+        if len(vectors) != len(job.inputs):
+            raise _broken(job.model)
+        counted = reply.usage.prompt_tokens if reply.usage else None
+        guess = sum(estimated_tokens(item) for item in job.inputs)
+        usage = Usage(
+            model=entry.id,
+            engine=self.name,
+            input_tokens=guess if counted is None else counted,
+            estimated=counted is None,
+        )
+        return EmbeddingResult(vectors=vectors, usage=usage)
+
+    async def rerank(self, job: RerankJob) -> RerankResult:
+        """Raises: OpenAI's API has no ranking."""
+        self._entry(job.model)
+        raise Unimplemented("An OpenAI-compatible provider offers no ranking.")
+
+    async def count_tokens(self, model: str, prompt: PromptInput) -> int:
+        """Raises: OpenAI's API counts no tokens, and an estimate is no count."""
+        self._entry(model)
+        raise Unimplemented("An OpenAI-compatible provider does not count tokens.")
+
+    def _entry(self, model: str, *capabilities: Capability) -> ModelEntry:
+        entry = self._entries.get(model)
+        if entry is None:
+            raise NotFound(f"The model {model!r} does not exist.", field="model")
+        if capabilities and not set(capabilities) & set(entry.capabilities):
+            raise Unimplemented(f"The model {model!r} does not offer {capabilities[0]}.")
+        return entry
+
+    def _client(self, model: str) -> openai.AsyncOpenAI:
+        client = self._clients.get(model)
+        if client is None:
+            raise Unavailable(f"The model {model!r} is not ready.")
+        return client
+
+
+def estimated_tokens(prompt: PromptInput) -> int:
+    """Estimates the tokens of a prompt, on the high side for ordinary text."""
+    if isinstance(prompt, TokenInput):
+        return len(prompt.ids)
+    if isinstance(prompt, TextInput):
+        return math.ceil(len(prompt.text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN)
+    texts = [part.text for m in prompt.messages for part in m.content if isinstance(part, TextPart)]
+    size = sum(len(text.encode("utf-8", "replace")) for text in texts)
+    return _MESSAGE_TOKENS * len(prompt.messages) + math.ceil(size / _BYTES_PER_TOKEN)
+
+
+def _broken(model: str) -> Unavailable:
+    return Unavailable(f"The provider of {model!r} broke its answer off.", reason="PROVIDER_FAILED")
+
+
+def _unit(vector: Sequence[float]) -> list[float]:
+    length = math.sqrt(math.fsum(value * value for value in vector)) or 1.0
+    return [value / length for value in vector]
