@@ -28,7 +28,7 @@ _COUNTS_OF_TOKENS: Final = ("_tokens", "token_id", "token_count")
 
 
 def configure_logging(
-    service: str, *, level: str = "info", format: str = "json", stream: TextIO | None = None
+    service: str, level: str = "info", format: str = "json", *, stream: TextIO | None = None
 ) -> None:
     """Sets up structlog, and the standard library's logging through it.
 

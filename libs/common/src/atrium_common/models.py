@@ -80,6 +80,7 @@ class ModelBoard:
 
     def _judge(self, model: ModelInfo) -> ModelInfo:
         if model.state is not ModelState.READY:
+            self.forget(model.id)
             return model
         broken = self._broken.get(model.id)
         if broken is not None:

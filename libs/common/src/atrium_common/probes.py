@@ -71,13 +71,13 @@ class Probes:
         self._server = _Server((host, port), _Quiet)
         self._server.set_app(self._answer)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
         self._thread.start()
         return int(self._server.server_address[1])
 
     def stop(self) -> None:
-        """Closes the port. Blocks for at most a tenth of a second."""
+        """Closes the port. Blocks for at most a twentieth of a second."""
         if self._server is not None and self._thread is not None:
             self._server.shutdown()
             self._server.server_close()

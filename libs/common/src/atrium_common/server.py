@@ -5,17 +5,18 @@ other composition roots use `start_server` and stop it themselves.
 """
 
 import asyncio
-import contextlib
+import math
 import signal
 from typing import Final
 
 import grpc.aio
 import structlog
+from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
 
 from atrium_common import health
 from atrium_common.admission_client import AdmissionClient
-from atrium_common.channels import PING_TIMEOUT_MS, SERVER_MIN_PING_MS, open_channel
+from atrium_common.channels import open_channel
 from atrium_common.domain import ModelState
 from atrium_common.health import HealthBoard, HealthServicer
 from atrium_common.interceptors.auth import Authenticator
@@ -23,6 +24,7 @@ from atrium_common.interceptors.edge import Edge
 from atrium_common.interceptors.settlements import Settlements
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate, smallest_work
+from atrium_common.listening import listen, server_options
 from atrium_common.metrics import ServiceMetrics, make_metrics
 from atrium_common.model_servicer import OPERATORS_ONLY, ModelServicer
 from atrium_common.model_servicer import SERVICE_NAME as MODEL_SERVICE
@@ -30,7 +32,7 @@ from atrium_common.models import ModelBoard
 from atrium_common.probes import Probes, Pulse
 from atrium_common.service import Engine, Servicer, WorkEstimate
 from atrium_common.settings import ServiceSettings
-from atrium_common.tls import ClientTls, ServerTls
+from atrium_common.tls import ClientTls
 
 __all__ = ["Engine", "RunningServer", "Servicer", "WorkEstimate", "serve", "start_server"]
 
@@ -128,6 +130,7 @@ class RunningServer:
         self.metrics = metrics
         self.health = HealthBoard()
         self._models = ModelBoard(engine)
+        self._loaded = False
         self._refreshed = asyncio.Event()
         self._pulse = Pulse()
         self._probes = Probes(
@@ -143,7 +146,7 @@ class RunningServer:
             authenticator=Authenticator(credential.get_secret_value() if credential else None),
             usage=UsageGate(
                 admission=admission,
-                estimate=servicer.estimate,
+                estimate=self._estimate,
                 probe=self._probe_work,
                 settlements=self._settlements,
             ),
@@ -153,11 +156,11 @@ class RunningServer:
             max_concurrent=settings.max_concurrent_rpcs,
             default_deadline=settings.default_deadline_seconds,
         )
-        self._server = grpc.aio.server(interceptors=[self.edge], options=_options(settings))
+        self._server = grpc.aio.server(interceptors=[self.edge], options=server_options(settings))
         self.port = 0
         self.metrics_port = 0
         self.loading: asyncio.Task[None]
-        self._watching: asyncio.Task[None]
+        self._tending: tuple[asyncio.Task[None], ...] = ()
 
     async def start(self) -> None:
         """Listens and begins to load."""
@@ -169,12 +172,15 @@ class RunningServer:
         for name in self._names:
             self.health.set(name, serving=False)
         settings = self._settings
-        self.port = _listen(self._server, settings)
+        self.port = listen(self._server, settings)
         self.metrics_port = self._probes.start(settings.host, settings.metrics_port)
         await self._server.start()
         self.metrics.watch_models(self._models.snapshot)
         self.loading = asyncio.create_task(self._load())
-        self._watching = asyncio.create_task(self._watch())
+        self._tending = (
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._verify()),
+        )
         self._log.info("listening", port=self.port, metrics_port=self.metrics_port)
 
     async def wait_ready(self) -> None:
@@ -192,7 +198,8 @@ class RunningServer:
         settings = self._settings
         self._log.info("draining", running=self.edge.running)
         self.health.close()
-        for task in (self.loading, self._watching):
+        tasks = (self.loading, *self._tending)
+        for task in tasks:
             task.cancel()
         stopping = asyncio.create_task(
             self._server.stop(settings.drain_seconds + _LAST_GRACE_SECONDS)
@@ -202,8 +209,8 @@ class RunningServer:
             self.edge.interrupt_all()
         await stopping
         await self._settlements.drain(_SETTLE_SECONDS)
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(self.loading, self._watching, return_exceptions=True)
+        # What loading raised is told by `wait_ready` and `serve`.
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._engine.close()
         await asyncio.to_thread(self._probes.stop)
         if self._channel is not None:
@@ -216,29 +223,35 @@ class RunningServer:
         except Exception as error:
             self._log.error("the engine did not load", engine=self._engine.name, exc_info=error)
             raise
-        self._refresh(loaded=True)
+        self._loaded = True
+        self._refresh()
         self._log.info("ready", models=[model.id for model in self._models.snapshot()])
 
     async def _watch(self) -> None:
-        """Keeps health true to the engine and verifies what has been loaded."""
+        """Keeps health true to what the engine says."""
+        while True:
+            self._pulse.beat()
+            self._refresh()
+            await asyncio.sleep(_WATCH_SECONDS)
+
+    async def _verify(self) -> None:
+        """Verifies each loaded model once, and again later one that failed."""
+        await asyncio.shield(self.loading)
         tried: dict[str, float] = {}
         clock = asyncio.get_running_loop().time
         while True:
-            self._pulse.beat()
-            loaded = self.loading.done() and self.loading.exception() is None
-            self._refresh(loaded=loaded)
-            if loaded:
-                for model in self._models.due():
-                    if clock() - tried.get(model, float("-inf")) >= _VERIFY_AGAIN_SECONDS:
-                        tried[model] = clock()
-                        await self._models.verify(model, timeout=_VERIFY_SECONDS)
-                self._refresh(loaded=True)
+            for model in self._models.due():
+                if clock() - tried.get(model, -math.inf) >= _VERIFY_AGAIN_SECONDS:
+                    tried[model] = clock()
+                    await self._models.verify(model, timeout=_VERIFY_SECONDS)
+                    self._refresh()
             await asyncio.sleep(_WATCH_SECONDS)
 
-    def _refresh(self, *, loaded: bool) -> None:
+    def _refresh(self) -> None:
         self._refreshed.set()
         self._refreshed = asyncio.Event()
         models = self._models.models()
+        loaded = self._loaded
         for model in models:
             serving = loaded and model.state is ModelState.READY
             self.health.set(f"model:{model.id}", serving=serving)
@@ -249,6 +262,11 @@ class RunningServer:
         for name in self._names:
             self.health.set(name, serving=loaded and able)
 
+    def _estimate(self, method: str, request: Message) -> WorkEstimate | None:
+        if method.startswith(f"/{MODEL_SERVICE}/"):
+            return None
+        return self._servicer.estimate(method, request)
+
     def _probe_work(self) -> WorkEstimate | None:
         models = self._models.models()
         return smallest_work(models[0].capabilities, models[0].id) if models else None
@@ -257,37 +275,13 @@ class RunningServer:
 def _admission(settings: ServiceSettings) -> tuple[grpc.aio.Channel | None, AdmissionClient | None]:
     if settings.admission_target is None or settings.service_credential is None:
         return None, None
-    tls = ClientTls(ca=settings.admission_tls_ca) if settings.admission_tls_ca else None
+    tls = None
+    if settings.admission_tls_ca is not None:
+        tls = ClientTls(
+            ca=settings.admission_tls_ca,
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+        )
     channel = open_channel(settings.admission_target, tls=tls)
     credential = settings.service_credential.get_secret_value()
     return channel, AdmissionClient(channel, service_credential=credential)
-
-
-def _listen(server: grpc.aio.Server, settings: ServiceSettings) -> int:
-    address = f"{settings.host}:{settings.port}"
-    try:
-        if settings.tls_certificate is None or settings.tls_key is None:
-            return server.add_insecure_port(address)
-        tls = ServerTls(
-            certificate=settings.tls_certificate,
-            key=settings.tls_key,
-            client_ca=settings.tls_client_ca,
-        )
-        return server.add_secure_port(address, tls.credentials())
-    except RuntimeError as error:
-        raise OSError(f"can't listen on {address}: is the port in use?") from error
-
-
-def _options(settings: ServiceSettings) -> list[tuple[str, int]]:
-    # grpc's own cap on RPCs would refuse health checks too: the edge has ours.
-    return [
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        # Off, so that a second process on the port is an error and not a coin toss.
-        ("grpc.so_reuseport", 0),
-        ("grpc.http2.min_ping_interval_without_data_ms", SERVER_MIN_PING_MS),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", SERVER_MIN_PING_MS),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MS),
-    ]

@@ -56,7 +56,8 @@ class ServiceSettings(SharedPrefixSettings):
     """gRPC target of the AdmissionService; without it tenants get UNAVAILABLE."""
 
     admission_tls_ca: Path | None = None
-    """CA of the AdmissionService's certificate; unset speaks plaintext to it."""
+    """CA of the AdmissionService's certificate; unset speaks plaintext to it. The
+    service shows its own `tls_certificate` there."""
 
     tls_certificate: Path | None = None
     """PEM chain of the server; unset serves plaintext."""

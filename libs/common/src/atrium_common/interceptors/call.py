@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
-import structlog
-from atrium.common.v1 import usage_pb2
 from google.protobuf.message import Message
 
+from atrium.common.v1 import usage_pb2
 from atrium_common.admission_client import Outcome
 from atrium_common.context import RequestContext, bind_context, bind_usage_report, current_context
-from atrium_common.errors import AtriumError, DeadlineExceeded, PermissionDenied, QuotaExceeded
+from atrium_common.errors import AtriumError, DeadlineExceeded, PermissionDenied
 from atrium_common.interceptors import errors
 from atrium_common.interceptors.auth import Caller
 from atrium_common.interceptors.context import make_context, request_id
@@ -35,7 +34,7 @@ T = TypeVar("T")
 _SETTLE_SECONDS: Final = 2.0
 """How long an answer waits for its ledger record; then the settlement goes on alone."""
 
-_log = structlog.get_logger("atrium.rpc")
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class Call:
@@ -112,7 +111,7 @@ class Call:
             return result
         except asyncio.CancelledError:
             self._ending = True
-            if self._interruption is None or self._task is None or self._task.uncancel() > 0:
+            if self._interruption is None or self._has_left():
                 self._close(Outcome.CANCELLED, "CANCELLED")
                 raise
             await self._fail(self._interruption)
@@ -126,6 +125,10 @@ class Call:
             if isinstance(error, TimeoutError) and limit.expired():
                 await self._fail(DeadlineExceeded("The service's deadline has passed."))
             await self._fail(errors.conceal(error, request_id=self.request_id, method=self._method))
+
+    def _has_left(self) -> bool:
+        """Says whether the caller has cancelled too, where we have interrupted the call."""
+        return self._task is None or self._task.uncancel() > 0 or self._context.cancelled()
 
     async def _begin(self, metadata: dict[str, str]) -> None:
         # The gateway knows the id that it sent, and this is a write of its own.
@@ -149,6 +152,11 @@ class Call:
                 clock=self._edge.clock,
             )
         )
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether the caller brought a reservation, so that no estimate is needed."""
+        return self._caller is not None and self._caller.reservation_id is not None
 
     async def admit(self, request: Message | None) -> None:
         """Lets the call pass by its first request, or raises what refuses it."""
@@ -196,19 +204,12 @@ class Call:
         if self._meter is not None:
             await self._meter.grow()
 
-    async def see(self, response: Message) -> None:
-        """Looks at the only response of a call: it is done, so nothing is left to refuse."""
-        if self.note(response):
-            try:
-                await self.grow()
-            except QuotaExceeded:
-                # Settlement charges what was produced, over the estimate or not.
-                _log.warning("a unary call consumed more than its estimate", method=self._method)
-
     async def _fail(self, error: AtriumError) -> NoReturn:
         self._ending = True
         await self._settle(Outcome.FAILED, error.reason)
-        _log.debug("refused", method=self._method, reason=error.reason, request_id=self.request_id)
+        self._edge.log.info(
+            "refused", method=self._method, reason=error.reason, request_id=self.request_id
+        )
         try:
             await errors.abort(self._context, error)
         except grpc.aio.AbortError as abort:
@@ -240,5 +241,8 @@ class _Ended(Exception):
 
 
 def _code(context: Context) -> grpc.StatusCode:
-    code = context.code()
+    # The stubs promise a StatusCode; after an abort it is its number.
+    code: object = context.code()
+    if isinstance(code, int):
+        return _CODES.get(code, grpc.StatusCode.UNKNOWN)
     return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN

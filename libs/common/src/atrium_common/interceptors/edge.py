@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
+import structlog
 from google.protobuf.message import DecodeError, Message
 
 from atrium_common.errors import (
@@ -83,6 +84,8 @@ class Edge(Interceptor):
         self.trusted_only = trusted_only
         self.default_deadline = default_deadline
         self.clock = clock
+        # Bound here: a lazy logger costs more than the rest of the edge.
+        self.log = structlog.get_logger("atrium.rpc").bind()
         self._max_concurrent = max_concurrent
         self._calls: set[Call] = set()
         self._idle = asyncio.Event()
@@ -132,7 +135,6 @@ class Edge(Interceptor):
                 else grpc.stream_unary_rpc_method_handler
             )
             behaviour: Any = run.stream_stream if handler.response_streaming else run.stream_unary
-            decode = handler.request_deserializer
         else:
             make = (
                 grpc.unary_stream_rpc_method_handler
@@ -140,10 +142,9 @@ class Edge(Interceptor):
                 else grpc.unary_unary_rpc_method_handler
             )
             behaviour = run.unary_stream if handler.response_streaming else run.unary_unary
-            decode = _lenient(handler.request_deserializer)
         return make(
             behaviour,
-            request_deserializer=decode,
+            request_deserializer=_lenient(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -187,7 +188,7 @@ class _Arities:
         async def work(call: Call) -> Message:
             await call.admit(_wellformed(request))
             response: Message = await self._behaviour(request, context)
-            await call.see(response)
+            call.note(response)
             return response
 
         return await self._call(context).run(work)
@@ -203,19 +204,19 @@ class _Arities:
         self, requests: AsyncIterator[Message], context: Context
     ) -> Message | None:
         async def work(call: Call) -> Message:
-            first, rest = await _peek(requests)
-            await call.admit(first)
-            response: Message = await self._behaviour(rest, context)
-            await call.see(response)
+            given = _Requests(context)
+            await call.admit(None if call.is_admitted else await given.peek())
+            response: Message = await self._behaviour(given, context)
+            call.note(response)
             return response
 
         return await self._call(context).run(work)
 
     async def stream_stream(self, requests: AsyncIterator[Message], context: Context) -> None:
         async def work(call: Call) -> None:
-            first, rest = await _peek(requests)
-            await call.admit(first)
-            await _pump(call, self._behaviour(rest, context), context)
+            given = _Requests(context)
+            await call.admit(None if call.is_admitted else await given.peek())
+            await _pump(call, self._behaviour(given, context), context)
 
         await self._call(context).run(work)
 
@@ -234,28 +235,35 @@ async def _pump(call: Call, responses: object, context: Context) -> None:
         await responses.aclose()
 
 
-async def _peek(
-    requests: AsyncIterator[Message],
-) -> tuple[Message | None, AsyncIterator[Message]]:
-    """Reads the first message, for the estimate; the handler gets them all."""
-    iterator = aiter(requests)
-    try:
-        first = await anext(iterator)
-    except StopAsyncIteration:
-        return None, _chain((), iterator)
-    except DecodeError as error:
-        raise InvalidArgument("The request is no valid protobuf message.") from error
-    return first, _chain((first,), iterator)
+class _Requests:
+    """A call's requests; the first may be read ahead, for the estimate.
 
+    Read from the context: grpc's own iterator complains when it is not read to its end.
+    """
 
-async def _chain(head: tuple[Message, ...], tail: AsyncIterator[Message]) -> AsyncIterator[Message]:
-    for message in head:
-        yield message
-    try:
-        async for message in tail:
-            yield message
-    except DecodeError as error:
-        raise InvalidArgument("The request is no valid protobuf message.") from error
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._ahead: Message | None = None
+
+    async def peek(self) -> Message | None:
+        """Reads the first message and keeps it; ``None`` if there is none."""
+        try:
+            self._ahead = await anext(self)
+        except StopAsyncIteration:
+            return None
+        return self._ahead
+
+    def __aiter__(self) -> "_Requests":
+        return self
+
+    async def __anext__(self) -> Message:
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            return ahead
+        message = await self._context.read()
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise StopAsyncIteration
+        return _wellformed(message)
 
 
 def _lenient(decode: Callable[[bytes], Message] | None) -> Callable[[bytes], Message] | None:

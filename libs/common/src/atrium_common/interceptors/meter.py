@@ -10,9 +10,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
-from atrium.common.v1 import usage_pb2
 from google.protobuf.message import Message
 
+from atrium.common.v1 import usage_pb2
 from atrium_common.admission_client import AdmissionClient, Grant, Outcome
 from atrium_common.domain import Usage
 from atrium_common.errors import (
@@ -42,6 +42,8 @@ _COUNTS = (
 _TIMES = ("input_audio", "output_audio")
 _PASSING = (Unavailable, DeadlineExceeded, Overloaded, InternalError)
 
+_GROW_PAUSE_SECONDS = 1.0
+
 
 class Meter:
     """The reservation of one running call."""
@@ -69,6 +71,8 @@ class Meter:
         self._closing: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._growing: asyncio.Task[None] | None = None
+        self._grow_not_before = clock()
+        self._timer: asyncio.TimerHandle | None = None
         self._take(grant.lease)
 
     def see(self, message: Message) -> bool:
@@ -106,7 +110,7 @@ class Meter:
             QuotaExceeded: Not even what was seen fits.
         """
         seen = self.seen()
-        if seen is None:
+        if seen is None or self._clock() < self._grow_not_before:
             return
         bound = _grown(self._bound, seen, self._estimate.usage)
         if bound is None:
@@ -118,8 +122,9 @@ class Meter:
             bound = _grown(self._bound, seen, None) or bound
             lease = await self._admission.renew(self.grant.reservation_id, bound)
         except _PASSING:
-            # The lease still holds and the heartbeat watches over it; the next message
-            # asks again.
+            # The lease still holds and the heartbeat watches over it; a later message
+            # asks again, not each one: the answer may take its whole timeout.
+            self._grow_not_before = self._clock() + _GROW_PAUSE_SECONDS
             return
         self._bound = bound
         self._take(lease)
@@ -134,7 +139,7 @@ class Meter:
             reason: Of the error that ended it, for a refund's record.
         """
         if self._closing is None:
-            self._timer.cancel()
+            self._stop_beat()
             for task in (self._renewing, self._growing):
                 if task is not None:
                     task.cancel()
@@ -167,11 +172,13 @@ class Meter:
         self._beat_in(lease.total_seconds() / 3)
 
     def _beat_in(self, seconds: float) -> None:
-        timer: asyncio.TimerHandle | None = getattr(self, "_timer", None)
-        if timer is not None:
-            timer.cancel()
+        self._stop_beat()
         # A timer, not a task: most calls end long before their first renewal.
         self._timer = asyncio.get_running_loop().call_later(seconds, self._beat)
+
+    def _stop_beat(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
     def _beat(self) -> None:
         if self._closing is None:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import grpc
-from atrium.common.v1 import usage_pb2
 from prometheus_client import Counter
 from prometheus_client.metrics import Gauge, Histogram
 
+from atrium.common.v1 import usage_pb2
 from atrium_common.metrics import ServiceMetrics
 
 _UNITS = (
