@@ -1,0 +1,43 @@
+"""The commands put together, and the one place where an error becomes a line and a status."""
+
+import sys
+
+import typer
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from atrium_common.errors import AtriumError
+from atrium_gateway.cli import db, key, tenant, token, usage
+
+app = typer.Typer(
+    name="atrium",
+    help="Administers an Atrium gateway. A running gateway sees changes within a second.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(tenant.app, name="tenant", help="Tenants and their limits.")
+app.add_typer(key.app, name="key", help="API keys of tenants.")
+app.add_typer(token.app, name="token", help="Short-lived JSON web tokens.")
+app.add_typer(db.app, name="db", help="The database.")
+app.command("usage")(usage.usage)
+
+
+def main() -> None:
+    """Runs the command line; an error is one line on stderr and exit status 1."""
+    try:
+        app()
+    except AtriumError as err:
+        _fail(err.message)
+    except ValidationError as err:
+        first = err.errors()[0]
+        _fail(f"setting {'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
+    except SQLAlchemyError as err:
+        _fail(f"the database can't be used: {str(err).splitlines()[0]}")
+    except (OSError, ValueError) as err:
+        _fail(str(err))
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"atrium: {message}", err=True)
+    sys.exit(1)
