@@ -1,0 +1,130 @@
+"""`python -m atrium_gateway`: settings -> core -> REST, admission and metrics servers."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry, start_http_server
+from pydantic import ValidationError
+
+from atrium_common.catalogue import Catalogue
+from atrium_common.errors import AtriumError
+from atrium_common.logs import configure_logging
+from atrium_common.metrics import make_metrics
+from atrium_common.tls import ClientTls
+from atrium_gateway.admission_server import serving_admission
+from atrium_gateway.app import create_app
+from atrium_gateway.core import open_core
+from atrium_gateway.deps import Gateway
+from atrium_gateway.middleware.access_log import AccessLog
+from atrium_gateway.middleware.body_limit import BodyLimits
+from atrium_gateway.pipeline import Pipeline
+from atrium_gateway.settings import GatewaySettings
+from atrium_gateway.upstreams.fleet import open_fleet
+
+
+class RestServer(uvicorn.Server):
+    """A server that leaves signals to us: the ledger is closed after it, in order."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stops the server on SIGTERM and SIGINT, without raising them again."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+async def run(settings: GatewaySettings) -> None:
+    """Serves until SIGTERM or SIGINT, then drains and closes the books."""
+    if settings.service_credential is None:
+        raise AtriumError("ATRIUM_SERVICE_CREDENTIAL is not set")
+    credential = settings.service_credential.get_secret_value()
+    catalogue = Catalogue.load(settings.catalogue)
+    registry = CollectorRegistry()
+    access_log = AccessLog(sys.stdout.buffer)
+    async with AsyncExitStack() as stack:
+        core = await stack.enter_async_context(open_core(settings, catalogue=catalogue))
+        await stack.enter_async_context(
+            serving_admission(core, settings, metrics=make_metrics(registry))
+        )
+        fleet = await stack.enter_async_context(
+            open_fleet(
+                llm_target=settings.llm_target,
+                stt_target=settings.stt_target,
+                service_credential=credential,
+                tls=client_tls(settings),
+            )
+        )
+        pipeline = Pipeline(core.admission)
+        stack.push_async_callback(pipeline.drain)
+        stack.callback(access_log.flush)
+        gateway = Gateway(
+            authenticator=core.authenticator,
+            pipeline=pipeline,
+            catalogue=catalogue,
+            llm=fleet.llm,
+            stt=fleet.stt,
+            services=fleet.watches,
+            reports=core.reports,
+            now=lambda: datetime.now(UTC),
+        )
+        app = create_app(
+            gateway,
+            limits=BodyLimits(
+                body_bytes=settings.max_body_bytes, upload_bytes=settings.max_upload_bytes
+            ),
+            registry=registry,
+            access_log=access_log,
+            cors_origins=settings.cors_origins,
+        )
+        metrics, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
+        stack.callback(metrics.server_close)
+        stack.callback(metrics.shutdown)
+        listener = socket.create_server((settings.host, settings.port), backlog=2048)
+        await RestServer(server_config(app, settings)).serve(sockets=[listener])
+
+
+def client_tls(settings: GatewaySettings) -> ClientTls | None:
+    """What the gateway shows to the services; ``None`` speaks plaintext."""
+    if settings.tls_certificate is None and settings.tls_client_ca is None:
+        return None
+    return ClientTls(
+        ca=settings.tls_client_ca, certificate=settings.tls_certificate, key=settings.tls_key
+    )
+
+
+def server_config(app: object, settings: GatewaySettings) -> uvicorn.Config:
+    """Settings of the HTTP server: one process; access lines are our own."""
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+    )
+
+
+def main() -> None:
+    """Runs the process; what is wrong with its settings is one line on stderr."""
+    try:
+        settings = GatewaySettings()
+        configure_logging("gateway", level=settings.log_level, format=settings.log_format)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings))
+    except (AtriumError, ValidationError, OSError) as err:
+        sys.exit(f"atrium gateway: {err}")
+
+
+if __name__ == "__main__":
+    main()

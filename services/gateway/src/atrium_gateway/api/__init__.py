@@ -1,0 +1,1 @@
+"""The REST endpoints: the shapes of requests and answers, over one pipeline."""

@@ -1,0 +1,141 @@
+"""`GET /v1/models`, `/v1/models/{model}` and `/api/models`: what can be asked for."""
+
+import asyncio
+
+import msgspec
+from msgspec import Struct
+
+from atrium_common.catalogue import ModelEntry
+from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.errors import AtriumError, NotFound
+from atrium_gateway.api.exchange import Exchange
+from atrium_gateway.deps import OFFERED, Gateway
+from atrium_gateway.upstreams.health import ServiceWatch
+
+_ENCODER = msgspec.json.Encoder()
+CREATED = 1_735_689_600
+"""OpenAI's shape wants a time; the catalogue knows none, so all models have this one."""
+
+
+class ModelObject(Struct, frozen=True, kw_only=True):
+    """A model in OpenAI's shape, and what it can do."""
+
+    id: str
+    capabilities: list[str]
+    aliases: list[str]
+    created: int = CREATED
+    object: str = "model"
+    owned_by: str = "atrium"
+
+
+class ModelList(Struct, frozen=True):
+    """Answer of `GET /v1/models`."""
+
+    data: list[ModelObject]
+    object: str = "list"
+
+
+class ModelDetail(Struct, frozen=True, kw_only=True):
+    """A model with its present state.
+
+    Attributes:
+        state: ``"ready"``, ``"loading"``, ``"unloaded"``, ``"failed"``, or
+            ``"unknown"`` while its service does not answer.
+        default_for: Capabilities for which it serves requests that name no model.
+    """
+
+    id: str
+    service: str
+    engine: str
+    capabilities: list[str]
+    default_for: list[str]
+    aliases: list[str]
+    state: str
+    verified_at: str | None
+    license: str
+    digest: str
+    context_length: int | None
+    embedding_dimensions: int | None
+
+
+class ModelDetails(Struct, frozen=True):
+    """Answer of `GET /api/models`."""
+
+    models: list[ModelDetail]
+
+
+async def list_models(exchange: Exchange) -> None:
+    """Lists the models, in the catalogue's order."""
+    await exchange.authenticate()
+    entries = _offered(exchange.gateway)
+    await exchange.reply(_ENCODER.encode(ModelList([_object(entry) for entry in entries])))
+
+
+async def retrieve_model(exchange: Exchange) -> None:
+    """Shows one model, named by its id or an alias."""
+    await exchange.authenticate()
+    name = exchange.path_params["model"]
+    for entry in _offered(exchange.gateway):
+        if name == entry.id or name in entry.aliases:
+            await exchange.reply(_ENCODER.encode(_object(entry)))
+            return
+    raise NotFound(f"The model {name!r} does not exist.", reason="MODEL_NOT_FOUND", field="model")
+
+
+async def list_model_details(exchange: Exchange) -> None:
+    """Lists the models with their present state, asked of the services."""
+    principal = await exchange.authenticate()
+    gateway, request_id = exchange.gateway, exchange.record.request_id
+    answers = await asyncio.gather(
+        *(
+            _known(watch, tenant=principal.tenant, request_id=request_id)
+            for watch in gateway.services.values()
+        )
+    )
+    states = {model.id: model for models in answers for model in models}
+    details = [_detail(gateway, entry, states.get(entry.id)) for entry in _offered(gateway)]
+    await exchange.reply(_ENCODER.encode(ModelDetails(details)))
+
+
+async def _known(watch: ServiceWatch, *, tenant: str, request_id: str) -> list[ModelInfo]:
+    if not watch.health.reachable:
+        return []
+    try:
+        return list(await watch.models(tenant=tenant, request_id=request_id))
+    except AtriumError:
+        return []  # shown as unknown: a list must not fail because one service does
+
+
+def _offered(gateway: Gateway) -> list[ModelEntry]:
+    return [entry for entry in gateway.catalogue if set(entry.capabilities) & set(OFFERED)]
+
+
+def _object(entry: ModelEntry) -> ModelObject:
+    return ModelObject(
+        id=entry.id,
+        capabilities=[str(capability) for capability in entry.capabilities],
+        aliases=list(entry.aliases),
+    )
+
+
+def _detail(gateway: Gateway, entry: ModelEntry, info: ModelInfo | None) -> ModelDetail:
+    defaults = [
+        str(capability)
+        for capability in entry.capabilities
+        if capability in OFFERED and gateway.resolve("", capability) is entry
+    ]
+    verified = info.verified_at if info and info.state is ModelState.READY else None
+    return ModelDetail(
+        id=entry.id,
+        service=entry.service,
+        engine=entry.engine,
+        capabilities=[str(capability) for capability in entry.capabilities],
+        default_for=defaults,
+        aliases=list(entry.aliases),
+        state=str(info.state) if info else "unknown",
+        verified_at=verified.isoformat() if verified else None,
+        license=entry.license,
+        digest=entry.digest,
+        context_length=entry.context_length,
+        embedding_dimensions=entry.embedding_dimensions,
+    )

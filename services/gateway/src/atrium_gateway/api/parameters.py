@@ -1,0 +1,77 @@
+"""The three lists of every endpoint's parameters: honoured, without effect, refused.
+
+`docs/api.md` shows them and a test holds the two together. A parameter in none of the
+lists is refused as well; the third names those that OpenAI's clients know.
+"""
+
+from dataclasses import dataclass
+
+from msgspec import Struct
+from msgspec.structs import fields
+
+from atrium_gateway.api.audio_schema import (
+    SpeechJson,
+    TranscriptionForm,
+    TranslationForm,
+)
+from atrium_gateway.api.chat_schema import ChatRequest
+from atrium_gateway.api.completions_schema import CompletionRequest
+from atrium_gateway.api.embeddings import EmbeddingRequest
+
+HARMLESS = frozenset(
+    {
+        "user",
+        "metadata",
+        "store",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "modalities",
+        "chunking_strategy",
+    }
+)
+"""Accepted without effect, where an endpoint takes them: they ask for nothing, and a
+value that would ask for something (`store: true`) is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The lists of one endpoint."""
+
+    honoured: frozenset[str]
+    without_effect: frozenset[str]
+    refused: frozenset[str]
+
+
+def _lists(schema: type[Struct], refused: set[str], *, extra: set[str] | None = None) -> Parameters:
+    known = {field.encode_name for field in fields(schema)} | (extra or set())
+    return Parameters(frozenset(known - HARMLESS), frozenset(known & HARMLESS), frozenset(refused))
+
+
+PARAMETERS = {
+    "/v1/chat/completions": _lists(
+        ChatRequest,
+        {
+            "audio",
+            "function_call",
+            "functions",
+            "moderation",
+            "prediction",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "reasoning_effort",
+            "verbosity",
+            "web_search_options",
+        },
+    ),
+    "/v1/completions": _lists(CompletionRequest, {"best_of", "suffix"}),
+    "/v1/embeddings": _lists(EmbeddingRequest, set()),
+    "/v1/audio/transcriptions": _lists(
+        TranscriptionForm,
+        {"include", "known_speaker_names", "known_speaker_references", "languages"},
+        extra={"file"},
+    ),
+    "/v1/audio/translations": _lists(TranslationForm, set(), extra={"file"}),
+    "/api/speech-to-text": _lists(SpeechJson, set(), extra={"file"}),
+}
+"""The lists by path."""

@@ -1,0 +1,151 @@
+"""Every path of the REST server, in one table; `app.py` installs it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import Struct
+
+from atrium_gateway.api.audio import create_transcription, create_translation
+from atrium_gateway.api.audio_schema import (
+    JsonAnswer,
+    SpeechAnswer,
+    SpeechForm,
+    SpeechJson,
+    TranscriptionForm,
+    TranslationForm,
+)
+from atrium_gateway.api.chat import create_chat_completion
+from atrium_gateway.api.chat_answer import ChatCompletion
+from atrium_gateway.api.chat_schema import ChatRequest
+from atrium_gateway.api.completions import create_completion
+from atrium_gateway.api.completions_schema import Completion, CompletionRequest
+from atrium_gateway.api.embeddings import EmbeddingAnswer, EmbeddingRequest, create_embedding
+from atrium_gateway.api.exchange import Endpoint
+from atrium_gateway.api.health import (
+    HealthAnswer,
+    StatusAnswer,
+    show_health,
+    show_liveness,
+    show_readiness,
+)
+from atrium_gateway.api.models import (
+    ModelDetails,
+    ModelList,
+    ModelObject,
+    list_model_details,
+    list_models,
+    retrieve_model,
+)
+from atrium_gateway.api.openapi import operation
+from atrium_gateway.api.speech_to_text import create_speech_to_text
+from atrium_gateway.api.usage import list_usage_events, show_usage
+from atrium_gateway.api.usage_schema import EventsAnswer, EventsQuery, UsageAnswer, UsageQuery
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One endpoint: where it is, what serves it, how `/docs` describes it."""
+
+    method: str
+    path: str
+    endpoint: Endpoint
+    tag: str
+    description: dict[str, Any]
+
+
+# The busiest first: the router tries them in this order.
+PATHS = (
+    Path(
+        "POST",
+        "/v1/chat/completions",
+        create_chat_completion,
+        "openai",
+        operation(body=ChatRequest, answer=ChatCompletion, streams=True),
+    ),
+    Path(
+        "POST",
+        "/v1/embeddings",
+        create_embedding,
+        "openai",
+        operation(body=EmbeddingRequest, answer=EmbeddingAnswer),
+    ),
+    Path(
+        "POST",
+        "/v1/completions",
+        create_completion,
+        "openai",
+        operation(body=CompletionRequest, answer=Completion, streams=True),
+    ),
+    Path(
+        "POST",
+        "/v1/audio/transcriptions",
+        create_transcription,
+        "openai",
+        operation(form=TranscriptionForm, answer=JsonAnswer, streams=True),
+    ),
+    Path(
+        "POST",
+        "/v1/audio/translations",
+        create_translation,
+        "openai",
+        operation(form=TranslationForm, answer=JsonAnswer),
+    ),
+    Path("GET", "/v1/models", list_models, "openai", operation(answer=ModelList)),
+    Path("GET", "/v1/models/{model}", retrieve_model, "openai", operation(answer=ModelObject)),
+    Path(
+        "POST",
+        "/api/speech-to-text",
+        create_speech_to_text,
+        "suite",
+        operation(body=SpeechJson, form=SpeechForm, answer=SpeechAnswer, streams=True),
+    ),
+    Path("GET", "/api/models", list_model_details, "suite", operation(answer=ModelDetails)),
+    Path("GET", "/api/usage", show_usage, "suite", operation(query=UsageQuery, answer=UsageAnswer)),
+    Path(
+        "GET",
+        "/api/usage/events",
+        list_usage_events,
+        "suite",
+        operation(query=EventsQuery, answer=EventsAnswer),
+    ),
+    Path("GET", "/health", show_health, "health", operation(answer=HealthAnswer, public=True)),
+    Path(
+        "GET",
+        "/health/live",
+        show_liveness,
+        "health",
+        operation(answer=StatusAnswer, public=True),
+    ),
+    Path(
+        "GET",
+        "/health/ready",
+        show_readiness,
+        "health",
+        operation(answer=StatusAnswer, public=True),
+    ),
+)
+
+STRUCTS: tuple[type[Struct], ...] = (
+    ChatRequest,
+    ChatCompletion,
+    CompletionRequest,
+    Completion,
+    EmbeddingRequest,
+    EmbeddingAnswer,
+    TranscriptionForm,
+    TranslationForm,
+    JsonAnswer,
+    SpeechForm,
+    SpeechJson,
+    SpeechAnswer,
+    ModelList,
+    ModelObject,
+    ModelDetails,
+    UsageQuery,
+    UsageAnswer,
+    EventsQuery,
+    EventsAnswer,
+    HealthAnswer,
+    StatusAnswer,
+)
+"""What the descriptions refer to."""

@@ -1,0 +1,125 @@
+"""Composes the REST server: routes, error handlers, middleware. Called by `__main__` and tests."""
+
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+from uuid_utils import uuid7
+
+from atrium_common.errors import AtriumError
+from atrium_gateway.api.exchange import ExchangeRoute
+from atrium_gateway.api.openapi import schemas
+from atrium_gateway.api.routes import PATHS, STRUCTS
+from atrium_gateway.deps import Gateway
+from atrium_gateway.errors import handle
+from atrium_gateway.middleware.access_log import AccessLog
+from atrium_gateway.middleware.body_limit import BodyLimit, BodyLimits
+from atrium_gateway.middleware.http_metrics import HttpMetrics
+from atrium_gateway.middleware.observe import Observe
+from atrium_gateway.middleware.security_headers import SecurityHeaders
+
+TITLE = "Atrium"
+EXPOSED_HEADERS = (
+    "x-request-id",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-reset-requests",
+    "x-ratelimit-limit-tokens",
+    "x-ratelimit-remaining-tokens",
+    "x-ratelimit-reset-tokens",
+)
+
+
+def create_app(
+    gateway: Gateway,
+    *,
+    limits: BodyLimits,
+    registry: CollectorRegistry,
+    access_log: AccessLog,
+    cors_origins: Sequence[str] = (),
+    new_request_id: Callable[[], str] = lambda: f"req_{uuid7().hex}",
+) -> ASGIApp:
+    """Makes the server's application.
+
+    Args:
+        gateway: What the endpoints use.
+        limits: How large and how slow a body may be.
+        registry: Takes the HTTP metrics.
+        access_log: Takes one line per request.
+        cors_origins: Origins that browsers may call from.
+        new_request_id: Names requests that bring no id.
+    """
+    app = FastAPI(
+        title=TITLE,
+        version=version("atrium-gateway"),
+        redoc_url=None,
+        redirect_slashes=False,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.gateway = gateway
+    for path in PATHS:
+        app.router.add_api_route(
+            path.path,
+            path.endpoint,
+            methods=[path.method],
+            tags=[path.tag],
+            openapi_extra=path.description,
+            route_class_override=ExchangeRoute,
+        )
+    for kind in (AtriumError, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, handle)
+    app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    return _wrapped(
+        app,
+        limits=limits,
+        metrics=HttpMetrics(registry),
+        access_log=access_log,
+        cors_origins=cors_origins,
+        new_request_id=new_request_id,
+    )
+
+
+def _wrapped(
+    app: ASGIApp,
+    *,
+    limits: BodyLimits,
+    metrics: HttpMetrics,
+    access_log: AccessLog,
+    cors_origins: Sequence[str],
+    new_request_id: Callable[[], str],
+) -> ASGIApp:
+    """Puts the middleware around the app, the innermost first.
+
+    It stands outside FastAPI's own, so that a defect's answer has its headers too.
+    """
+    app = BodyLimit(app, limits)
+    if cors_origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app = SecurityHeaders(app)
+    return Observe(app, log=access_log, metrics=metrics, new_id=new_request_id)
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        page = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        components = page.setdefault("components", {})
+        components["schemas"] = schemas(STRUCTS)
+        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
+        app.openapi_schema = page
+    return app.openapi_schema

@@ -1,0 +1,61 @@
+"""What the endpoints are given: made once by `app.py`, reached through the exchange."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from atrium_common.catalogue import Catalogue, ModelEntry
+from atrium_common.domain import Capability
+from atrium_gateway.auth.authenticator import Authenticator
+from atrium_gateway.pipeline import Pipeline
+from atrium_gateway.upstreams.health import ServiceWatch
+from atrium_gateway.upstreams.llm import LlmUpstream
+from atrium_gateway.upstreams.stt import SttUpstream
+from atrium_gateway.usage.reports import UsageReports
+
+OFFERED = (
+    Capability.CHAT,
+    Capability.COMPLETION,
+    Capability.EMBEDDING,
+    Capability.TRANSCRIPTION,
+)
+"""Capabilities that have an endpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """The parts behind the endpoints.
+
+    Attributes:
+        authenticator: Makes principals of bearer credentials.
+        pipeline: Runs metered work.
+        catalogue: Names the models.
+        llm: The llm service.
+        stt: The stt service.
+        services: Watches of every service's health, by service name.
+        reports: What was used.
+        now: The time, aware UTC.
+    """
+
+    authenticator: Authenticator
+    pipeline: Pipeline
+    catalogue: Catalogue
+    llm: LlmUpstream
+    stt: SttUpstream
+    services: Mapping[str, ServiceWatch]
+    reports: UsageReports
+    now: Callable[[], datetime]
+    _resolved: dict[tuple[str, Capability], ModelEntry] = field(default_factory=dict)
+
+    def resolve(self, name: str, capability: Capability) -> ModelEntry:
+        """Finds the model that a request means; ``""`` takes the capability's default.
+
+        Raises:
+            NotFound: No such model, or it lacks the capability.
+        """
+        entry = self._resolved.get((name, capability))
+        if entry is None:
+            # Only names of the catalogue get in, so that the cache stays small.
+            entry = self.catalogue.resolve(name, capability)
+            self._resolved[name, capability] = entry
+        return entry

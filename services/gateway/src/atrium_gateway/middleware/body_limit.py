@@ -1,0 +1,125 @@
+"""Refuses bodies that are too large or too slow, without holding them.
+
+Installed by `app.py`; the routes inside see a `TooLarge` or a 408 from `receive`.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atrium_common.errors import TooLarge
+from atrium_gateway.errors import describe, render
+from atrium_gateway.middleware.request_record import record_of
+
+UPLOAD_PATHS = ("/v1/audio/", "/api/speech-to-text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """How much may come in, and how slowly.
+
+    Attributes:
+        body_bytes: Largest JSON body.
+        upload_bytes: Largest upload, its multipart framing included.
+        idle_seconds: Longest pause between two pieces of a body.
+        total_seconds: Longest time for a whole body.
+    """
+
+    body_bytes: int
+    upload_bytes: int
+    idle_seconds: float = 30.0
+    total_seconds: float = 1800.0
+
+
+class BodyLimit:
+    """Counts the bytes of a body as they arrive, and watches the clock."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: BodyLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection's scope; a declared length over the limit ends it here."""
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        limit, declared = self._limit(scope)
+        if declared > limit:
+            await self._refuse(scope, send, limit)
+            return
+        bounded = _BoundedReceive(receive, limit, self._limits, self._clock)
+        await self._app(scope, bounded, send)
+
+    def _limit(self, scope: Scope) -> tuple[int, int]:
+        """Gives the limit for this request and the length that it declares."""
+        declared = 0
+        is_json = False
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                declared = int(value)
+            elif name == b"content-type":
+                is_json = value.lower().startswith(b"application/json")
+        upload = not is_json and scope["path"].startswith(UPLOAD_PATHS)
+        return (self._limits.upload_bytes if upload else self._limits.body_bytes), declared
+
+    async def _refuse(self, scope: Scope, send: Send, limit: int) -> None:
+        request_id = record_of(scope).request_id
+        failure = describe(_too_large(limit), request_id=request_id)
+        body, content_type = render(failure, path=scope["path"], request_id=request_id)
+        headers = {
+            **failure.headers,
+            "content-type": content_type,
+            "content-length": str(len(body)),
+        }
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": failure.status, "headers": pairs})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _BoundedReceive:
+    """A `receive` that stops at the limits; after the body it only passes messages on."""
+
+    __slots__ = ("_clock", "_deadline", "_limit", "_limits", "_open", "_receive", "_seen")
+
+    def __init__(
+        self, receive: Receive, limit: int, limits: BodyLimits, clock: Callable[[], float]
+    ) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._limits = limits
+        self._clock = clock
+        self._deadline = clock() + limits.total_seconds
+        self._seen = 0
+        self._open = True
+
+    async def __call__(self) -> Message:
+        if not self._open:
+            return await self._receive()
+        left = min(self._limits.idle_seconds, self._deadline - self._clock())
+        try:
+            async with asyncio.timeout(left):
+                message = await self._receive()
+        except TimeoutError as err:
+            raise HTTPException(408, "The request's body did not arrive in time.") from err
+        if message["type"] != "http.request":
+            return message
+        self._seen += len(message.get("body", b""))
+        self._open = bool(message.get("more_body"))
+        if self._seen > self._limit:
+            raise _too_large(self._limit)
+        return message
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request's body is over the limit of {limit} bytes.")

@@ -1,0 +1,89 @@
+"""The outermost middleware: request ids, one access line per request, HTTP metrics.
+
+Installed by `app.py`. An exception that arrives here was already answered and logged
+by the error handlers; it goes no further.
+"""
+
+import re
+import time
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from atrium_gateway.middleware.access_log import AccessLine, AccessLog
+from atrium_gateway.middleware.http_metrics import HttpMetrics
+from atrium_gateway.middleware.request_record import KEY, RequestRecord
+
+_VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
+_HEADER = b"x-request-id"
+
+
+class Observe:
+    """Names a request, then tells how it went."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        log: AccessLog,
+        metrics: HttpMetrics,
+        new_id: Callable[[], str],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._app = app
+        self._log = log
+        self._metrics = metrics
+        self._new_id = new_id
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection's scope; only HTTP is observed."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = self._clock()
+        record = scope[KEY] = RequestRecord(self._request_id(scope))
+        header = (_HEADER, record.request_id.encode())
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if not record.status:
+                    record.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), header]
+            elif not message.get("more_body"):
+                record.finished = True
+            await send(message)
+
+        self._metrics.in_flight.inc()
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            if not record.status:
+                raise  # nobody answered: leave it to the server
+        finally:
+            self._metrics.in_flight.dec()
+            self._tell(scope, record, self._clock() - started)
+
+    def _request_id(self, scope: Scope) -> str:
+        for name, value in scope["headers"]:
+            if name == _HEADER and _VISIBLE.fullmatch(value):
+                return str(value, "ascii")
+        return self._new_id()
+
+    def _tell(self, scope: Scope, record: RequestRecord, seconds: float) -> None:
+        # The pattern, never the path itself: a label per path would grow without end.
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.count(route, scope["method"], record.status, seconds)
+        client = scope.get("client")
+        self._log.write(
+            AccessLine(
+                request_id=record.request_id,
+                method=scope["method"],
+                path=scope["path"],
+                status=record.status,
+                seconds=round(seconds, 6),
+                client=client[0] if client else "",
+                tenant=record.tenant,
+                model=record.model,
+            )
+        )

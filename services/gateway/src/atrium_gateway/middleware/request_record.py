@@ -1,0 +1,35 @@
+"""What one HTTP request gathers on its way, for the access log, metrics and errors.
+
+`middleware/observe.py` makes it; routes and the pipeline's callers add to it.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.types import Scope
+
+KEY = "atrium.record"
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """Facts of a request that are fit for a log: no content, no credentials.
+
+    Attributes:
+        request_id: From the client or made here; in every reply and log line.
+        tenant: Whose request it is, once known.
+        model: Catalogue id, once resolved.
+        status: HTTP status that was sent; 0 before that; 499 if the client left.
+        finished: True once the last byte of the answer was handed over.
+    """
+
+    request_id: str
+    tenant: str = ""
+    model: str = ""
+    status: int = 0
+    finished: bool = False
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """Gives the record of the request that `scope` belongs to."""
+    return cast(RequestRecord, scope[KEY])

@@ -1,0 +1,234 @@
+"""The path of every metered request: admit, call the service, meter, settle exactly once.
+
+The endpoints in `api/` make a `Job` and read the `Run`'s events; `admission` decides
+and keeps the books; `upstreams/` does the calling. Nothing here knows HTTP or gRPC.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Generic, TypeVar
+
+import structlog
+
+from atrium_common.domain import Capability, Usage
+from atrium_common.errors import AtriumError, Cancelled, QuotaExceeded
+from atrium_gateway.admission import Admission, Outcome, Reservation
+from atrium_gateway.auth.principal import Principal
+from atrium_gateway.upstreams.port import Caller, UpstreamCall
+
+logger = structlog.get_logger(__name__)
+
+E = TypeVar("E")
+
+DEADLINES: dict[Capability, timedelta] = {
+    Capability.CHAT: timedelta(minutes=10),
+    Capability.COMPLETION: timedelta(minutes=10),
+    Capability.EMBEDDING: timedelta(minutes=2),
+    Capability.TRANSCRIPTION: timedelta(hours=1),
+}
+"""Longest time that a request may take, upload excluded, by capability."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(Generic[E]):
+    """Work that an endpoint wants done.
+
+    Attributes:
+        capability: What it counts as.
+        model: Catalogue id.
+        method: Full name of the RPC, for the ledger.
+        estimate: Upper bound of what it may consume.
+        call: Starts it.
+        fit: Makes a smaller job after a token limit refused this one, or raises; it
+            gets the number of tokens that are left.
+    """
+
+    capability: Capability
+    model: str
+    method: str
+    estimate: Usage
+    call: Callable[[Caller], UpstreamCall[E]]
+    fit: Callable[[int], Awaitable["Job[E]"]] | None = None
+
+
+class Run(Generic[E]):
+    """An admitted job: iterate it once for the service's messages."""
+
+    def __init__(self, reservation: Reservation, call: UpstreamCall[E]) -> None:
+        self.reservation = reservation
+        self._call = call
+        self._ended = False
+
+    @property
+    def usage(self) -> Usage:
+        """What was consumed so far."""
+        return self._call.usage or Usage()
+
+    @property
+    def outcome(self) -> Outcome:
+        """COMPLETED if every message was read, else the reader has turned away."""
+        return Outcome.COMPLETED if self._ended else Outcome.CANCELLED
+
+    def __aiter__(self) -> "Run[E]":
+        return self
+
+    async def __anext__(self) -> E:
+        """Waits for the service's next message; raises errors of the tree."""
+        try:
+            return await anext(self._call)
+        except StopAsyncIteration:
+            self._ended = True
+            raise
+
+
+class Pipeline:
+    """Runs jobs; one per process."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._pending: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def run(
+        self, principal: Principal, job: Job[E], *, request_id: str
+    ) -> AsyncIterator[Run[E]]:
+        """Admits a job, starts it, and settles it when the block is left, however it is.
+
+        The settlement is on disk when the block has ended, except after a
+        cancellation in its midst: then it is finished in the background.
+
+        Raises:
+            QuotaExceeded: A limit refuses; nothing is charged.
+            PermissionDenied: The credential does not allow the capability.
+        """
+        job, reservation = await self._admit(principal, job, request_id)
+        call: UpstreamCall[E] | None = None
+        try:
+            call = job.call(_caller(principal, reservation, job, request_id))
+            run = Run(reservation, call)
+            with _Heartbeat(self._admission, reservation, job, run, self._spawn):
+                yield run
+        except BaseException as err:
+            if call is not None:
+                call.cancel()
+            await self._shielded(self._close(reservation, call.usage if call else None, err))
+            raise
+        call.cancel()
+        await self._shielded(self._admission.settle(reservation.id, run.usage, run.outcome))
+
+    async def drain(self) -> None:
+        """Waits until every settlement is on disk; called at shutdown."""
+        while self._pending:
+            await asyncio.wait(self._pending)
+
+    async def _admit(
+        self, principal: Principal, job: Job[E], request_id: str
+    ) -> tuple[Job[E], Reservation]:
+        try:
+            return job, await self._reserve(principal, job, request_id)
+        except QuotaExceeded as err:
+            left = tokens_left(err)
+            if job.fit is None or left is None:
+                raise
+            # The first estimate takes a byte for a token. Before the request is
+            # refused for that, its tokens are counted.
+            job = await job.fit(left)
+            return job, await self._reserve(principal, job, request_id)
+
+    async def _reserve(self, principal: Principal, job: Job[E], request_id: str) -> Reservation:
+        return await self._admission.admit(
+            principal,
+            capability=job.capability,
+            model=job.model,
+            estimate=job.estimate,
+            request_id=request_id,
+            method=job.method,
+        )
+
+    async def _close(
+        self, reservation: Reservation, usage: Usage | None, error: BaseException
+    ) -> None:
+        if isinstance(error, asyncio.CancelledError | GeneratorExit | Cancelled):
+            await self._admission.settle(reservation.id, usage or Usage(), Outcome.CANCELLED)
+        elif usage is not None:
+            await self._admission.settle(reservation.id, usage, Outcome.FAILED)
+        else:
+            reason = error.reason if isinstance(error, AtriumError) else "INTERNAL"
+            await self._admission.refund(reservation.id, reason)
+
+    async def _shielded(self, work: Coroutine[object, object, None]) -> None:
+        await asyncio.shield(self._spawn(work))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        return task
+
+
+class _Heartbeat(Generic[E]):
+    """Renews a reservation's lease every third of it, while its block runs."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        reservation: Reservation,
+        job: Job[E],
+        run: Run[E],
+        spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
+    ) -> None:
+        self._admission = admission
+        self._reservation = reservation
+        self._bound = job.estimate
+        self._run = run
+        self._spawn = spawn
+        self._pause = reservation.lease.total_seconds() / 3
+
+    def __enter__(self) -> None:
+        # A timer, not a task: almost every request ends before the first beat.
+        self._timer = asyncio.get_running_loop().call_later(self._pause, self._beat)
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _beat(self) -> None:
+        self._spawn(self._renew())
+        self.__enter__()
+
+    async def _renew(self) -> None:
+        used = self._run.usage
+        grown = used if exceeds(used, self._bound) else None
+        try:
+            await self._admission.renew(self._reservation.id, grown)
+        except AtriumError as err:
+            # The work goes on: what it used is charged at its end all the same.
+            logger.warning("lease not renewed", reservation=self._reservation.id, reason=err.reason)
+
+
+def exceeds(used: Usage, bound: Usage) -> bool:
+    """True if any unit of `used` is over the bound."""
+    return (
+        used.input_tokens > bound.input_tokens
+        or used.output_tokens > bound.output_tokens
+        or used.input_audio > bound.input_audio
+    )
+
+
+def tokens_left(error: QuotaExceeded) -> int | None:
+    """The tokens that the refusing limits leave; ``None`` if other units refuse."""
+    if not error.violations or any("token" not in v.unit for v in error.violations):
+        return None
+    return min(violation.remaining for violation in error.violations)
+
+
+def _caller(principal: Principal, reservation: Reservation, job: Job[E], request_id: str) -> Caller:
+    return Caller(
+        tenant=principal.tenant,
+        weight=principal.weight,
+        reservation_id=reservation.id,
+        request_id=request_id,
+        deadline=DEADLINES.get(job.capability, timedelta(minutes=10)),
+    )

@@ -1,0 +1,132 @@
+"""Running gRPC calls as the pipeline sees them: messages, usage, errors of the tree."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+import grpc.aio
+
+from atrium.common.v1 import usage_pb2
+from atrium_common.domain import Usage
+from atrium_common.errors import Unavailable
+from atrium_common.interceptors.errors import from_rpc_error
+from atrium_common.wire import usage_from_proto
+from atrium_gateway.upstreams.port import Caller
+
+T = TypeVar("T")
+_OUTER = re.compile(r"^(job\.(chat\.|sampling\.)?|config\.)")
+Metadata = tuple[tuple[str, str], ...]
+
+
+M = TypeVar("M")
+
+
+class Credentials:
+    """Makes the metadata that tells a service in whose name it is called."""
+
+    def __init__(self, service_credential: str) -> None:
+        self._own = ("x-atrium-service", service_credential)
+
+    def metadata(self, caller: Caller) -> Metadata:
+        """Gives the metadata of one call."""
+        return (
+            self._own,
+            ("x-atrium-tenant", caller.tenant),
+            ("x-atrium-reservation", caller.reservation_id),
+            ("x-atrium-weight", repr(caller.weight)),
+            ("x-request-id", caller.request_id),
+        )
+
+    def plain(self, tenant: str, request_id: str) -> Metadata:
+        """Gives the metadata of a call that is not metered."""
+        return (self._own, ("x-atrium-tenant", tenant), ("x-request-id", request_id))
+
+
+class _Call(Generic[M, T]):
+    """What streamed and single answers share."""
+
+    def __init__(self, convert: Callable[[M], T]) -> None:
+        self._convert = convert
+        self._last: usage_pb2.Usage | None = None
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last cumulative usage received."""
+        # Converted when asked for: that is once per request, not once per token.
+        return None if self._last is None else usage_from_proto(self._last)
+
+    def _take(self, message: M) -> T:
+        # Every metered message has the field, a health state has not.
+        self._last = getattr(message, "usage", None)
+        return self._convert(message)
+
+
+class StreamedCall(_Call[M, T]):
+    """A call that is answered by a stream."""
+
+    def __init__(self, call: Any, convert: Callable[[M], T]) -> None:
+        """Args: call: A `grpc.aio` call with `read`; convert: Makes an event of a message."""
+        super().__init__(convert)
+        self._call = call
+
+    def __aiter__(self) -> "StreamedCall[M, T]":
+        return self
+
+    async def __anext__(self) -> T:
+        """Waits for the next message; raises errors of the tree."""
+        try:
+            message = await self._call.read()
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as err:
+            raise translated(err) from err
+        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
+            raise StopAsyncIteration
+        return self._take(message)
+
+    def cancel(self) -> None:
+        """Ends the call; harmless after its end."""
+        self._call.cancel()
+
+
+class SingleCall(_Call[M, T]):
+    """A call that is answered by one message, as a stream of one event."""
+
+    def __init__(self, call: Any, convert: Callable[[M], T]) -> None:
+        """Args: call: An awaitable `grpc.aio` call; convert: Makes an event of the answer."""
+        super().__init__(convert)
+        self._call = call
+        self._answered = False
+
+    def __aiter__(self) -> "SingleCall[M, T]":
+        return self
+
+    async def __anext__(self) -> T:
+        """Waits for the answer; raises errors of the tree."""
+        if self._answered:
+            raise StopAsyncIteration
+        try:
+            message = await self._call
+        except (grpc.aio.AioRpcError, asyncio.CancelledError) as err:
+            raise translated(err) from err
+        self._answered = True
+        return self._take(message)
+
+    def cancel(self) -> None:
+        """Ends the call; harmless after its end."""
+        self._call.cancel()
+
+
+def translated(error: grpc.aio.AioRpcError | asyncio.CancelledError) -> BaseException:
+    """Gives the error of the tree, or the caller's own cancellation as it is."""
+    if isinstance(error, grpc.aio.AioRpcError):
+        told = from_rpc_error(error)
+        if told.field:
+            # Fields are known to REST clients without the wire's outer messages.
+            told.field = _OUTER.sub("", told.field).replace("inputs", "input", 1)
+        return told
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return error
+    # grpc.aio says "cancelled" in the same way when it was the service that ended it.
+    return Unavailable("The service ended the call.", retry_after=timedelta(seconds=1))

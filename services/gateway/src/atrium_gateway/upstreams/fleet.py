@@ -1,0 +1,54 @@
+"""Opens the channels to all services; called by the composition root and tests."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from atrium_common.channels import open_channel
+from atrium_common.tls import ClientTls
+from atrium_gateway.upstreams import llm, stt
+from atrium_gateway.upstreams.calls import Credentials
+from atrium_gateway.upstreams.health import ServiceWatch
+from atrium_gateway.upstreams.llm import LlmUpstream
+from atrium_gateway.upstreams.stt import SttUpstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The clients of the services, and the watches of their health by short name."""
+
+    llm: LlmUpstream
+    stt: SttUpstream
+    watches: Mapping[str, ServiceWatch]
+
+
+@asynccontextmanager
+async def open_fleet(
+    *, llm_target: str, stt_target: str, service_credential: str, tls: ClientTls | None = None
+) -> AsyncIterator[Fleet]:
+    """Opens the channels and begins to watch; on leaving, closes all.
+
+    A service that is down is no error: its calls are `Unavailable` until it is back.
+    """
+    credentials = Credentials(service_credential)
+    async with AsyncExitStack() as stack:
+        watches = {}
+        channels = {}
+        for name, target, service in (
+            ("llm", llm_target, llm.SERVICE),
+            ("stt", stt_target, stt.SERVICE),
+        ):
+            channels[name] = open_channel(target, tls=tls, health_service=service)
+            stack.push_async_callback(channels[name].close, None)
+            # Its own channel: one that is health-checked lets no call through to a
+            # service that is starting, and the watch wants to tell that from a dead one.
+            plain = open_channel(target, tls=tls)
+            stack.push_async_callback(plain.close, None)
+            watches[name] = ServiceWatch(name, plain, service, credentials)
+            watches[name].start()
+            stack.push_async_callback(watches[name].close)
+        yield Fleet(
+            llm=LlmUpstream(channels["llm"], credentials),
+            stt=SttUpstream(channels["stt"], credentials),
+            watches=watches,
+        )

@@ -1,0 +1,50 @@
+"""What the pipeline sees of any service: in whose name it is called, and a running call."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from atrium_common.domain import Usage
+
+E_co = TypeVar("E_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """In whose name a service is called; travels as metadata.
+
+    Attributes:
+        tenant: Who is charged.
+        weight: The tenant's share in fair scheduling.
+        reservation_id: Proof that the work was admitted.
+        request_id: Joins the log lines of all processes.
+        deadline: Time that the service has.
+    """
+
+    tenant: str
+    weight: float
+    reservation_id: str
+    request_id: str
+    deadline: timedelta
+
+
+class UpstreamCall(Protocol[E_co]):
+    """A running call of a service; iterated once for its messages."""
+
+    @property
+    def usage(self) -> Usage | None:
+        """The last cumulative usage received; ``None`` before the first."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[E_co]:
+        """Gives itself."""
+        ...
+
+    async def __anext__(self) -> E_co:
+        """Waits for the next message; raises errors of the tree."""
+        ...
+
+    def cancel(self) -> None:
+        """Ends the call at once; harmless after its end."""
+        ...

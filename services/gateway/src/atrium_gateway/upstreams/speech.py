@@ -1,0 +1,65 @@
+"""What the stt service is asked for and gives back, in the gateway's own terms."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+
+
+class Recording(msgspec.Struct, frozen=True, kw_only=True):
+    """What to make of a recording; as `atrium.stt.v1.TranscriptionConfig`.
+
+    Attributes:
+        model: Catalogue id.
+        language: ISO 639-1 (or ``"yue"``), ``""`` to detect.
+        translate: True for English text, else text in the language spoken.
+    """
+
+    model: str
+    language: str = ""
+    translate: bool = False
+    prompt: str = ""
+    hotwords: Sequence[str] = ()
+    temperature: float | None = None
+    beam_size: int | None = None
+    word_timestamps: bool = False
+    voice_activity_detection: bool | None = None
+    condition_on_previous_text: bool = False
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """A word, its times from the beginning of the audio, its confidence 0 to 1."""
+
+    start: timedelta
+    end: timedelta
+    text: str
+    probability: float
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of speech; joining the segments' texts gives the whole."""
+
+    index: int
+    start: timedelta
+    end: timedelta
+    text: str
+    words: Sequence[Word]
+    average_logprob: float
+    no_speech_probability: float
+    compression_ratio: float
+    temperature: float
+    tokens: Sequence[int]
+    seek: int
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """Known once the audio is decoded and its language settled."""
+
+    language: str
+    language_probability: float
+    duration: timedelta
+    speech_duration: timedelta
+
+
+Step = Info | Segment | None
+"""One message of a transcription; ``None`` brings only usage."""

@@ -1,0 +1,105 @@
+"""Client of the stt service: sends a recording in pieces, gives segments as they come."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from typing import BinaryIO
+
+import grpc.aio
+
+from atrium.common.v1 import media_pb2
+from atrium.stt.v1 import stt_pb2, stt_pb2_grpc
+from atrium_common.chunks import CHUNK_BYTES
+from atrium_common.wire import duration_from_proto
+from atrium_gateway.upstreams.calls import Credentials, StreamedCall
+from atrium_gateway.upstreams.port import Caller
+from atrium_gateway.upstreams.speech import Info, Recording, Segment, Step, Word
+
+SERVICE = "atrium.stt.v1.TranscriptionService"
+TRANSCRIBE = f"/{SERVICE}/TranscribeAudio"
+
+TranscriptionCall = StreamedCall[stt_pb2.TranscribeAudioResponse, Step]
+
+
+class SttUpstream:
+    """The stt service, over one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel, credentials: Credentials) -> None:
+        self._stub = stt_pb2_grpc.TranscriptionServiceStub(channel)
+        self._credentials = credentials
+
+    def transcribe(self, job: Recording, audio: BinaryIO, caller: Caller) -> TranscriptionCall:
+        """Starts a transcription; `audio` is read to its end, from where it stands."""
+        call = self._stub.TranscribeAudio(
+            _upload(job, audio),
+            metadata=self._credentials.metadata(caller),
+            timeout=caller.deadline.total_seconds(),
+        )
+        return StreamedCall(call, _step)
+
+
+async def _upload(job: Recording, audio: BinaryIO) -> AsyncIterator[stt_pb2.TranscribeAudioRequest]:
+    yield stt_pb2.TranscribeAudioRequest(config=_config(job))
+    digest, size = hashlib.sha256(), 0
+    # A large upload lies on disk, and a disk may be slow: not on the event loop.
+    while data := await asyncio.to_thread(audio.read, CHUNK_BYTES):
+        digest.update(data)
+        size += len(data)
+        yield stt_pb2.TranscribeAudioRequest(chunk=media_pb2.MediaChunk(data=data))
+    end = media_pb2.MediaEnd(sha256=digest.digest(), size=size)
+    yield stt_pb2.TranscribeAudioRequest(end=end)
+
+
+def _config(job: Recording) -> stt_pb2.TranscriptionConfig:
+    return stt_pb2.TranscriptionConfig(
+        model=job.model,
+        language=job.language,
+        task=stt_pb2.TASK_TRANSLATE if job.translate else stt_pb2.TASK_TRANSCRIBE,
+        prompt=job.prompt,
+        hotwords=job.hotwords,
+        temperature=job.temperature,
+        beam_size=job.beam_size,
+        word_timestamps=job.word_timestamps,
+        voice_activity_detection=job.voice_activity_detection,
+        condition_on_previous_text=job.condition_on_previous_text,
+    )
+
+
+def _step(message: stt_pb2.TranscribeAudioResponse) -> Step:
+    which = message.WhichOneof("step")
+    if which == "info":
+        return _info(message.info)
+    return _segment(message.segment) if which == "segment" else None
+
+
+def _info(info: stt_pb2.TranscriptionInfo) -> Info:
+    return Info(
+        language=info.language,
+        language_probability=info.language_probability,
+        duration=duration_from_proto(info.duration),
+        speech_duration=duration_from_proto(info.speech_duration),
+    )
+
+
+def _segment(segment: stt_pb2.Segment) -> Segment:
+    return Segment(
+        index=segment.index,
+        start=duration_from_proto(segment.start),
+        end=duration_from_proto(segment.end),
+        text=segment.text,
+        words=[
+            Word(
+                start=duration_from_proto(word.start),
+                end=duration_from_proto(word.end),
+                text=word.text,
+                probability=word.probability,
+            )
+            for word in segment.words
+        ],
+        average_logprob=segment.average_logprob,
+        no_speech_probability=segment.no_speech_probability,
+        compression_ratio=segment.compression_ratio,
+        temperature=segment.temperature,
+        tokens=list(segment.tokens),
+        seek=segment.seek,
+    )
