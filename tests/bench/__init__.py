@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench` measures Atrium beside its baselines in the same run."""

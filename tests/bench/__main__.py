@@ -1,0 +1,17 @@
+"""Runs the benchmarks: all of them, or those named: ``python -m tests.bench gateway``."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.bench import gateway, models
+
+SECTIONS = {"gateway": gateway.run, "models": models.run}
+
+if __name__ == "__main__":
+    chosen = sys.argv[1:] or list(SECTIONS)
+    if unknown := [name for name in chosen if name not in SECTIONS]:
+        sys.exit(f"no such benchmark: {', '.join(unknown)} (there are {', '.join(SECTIONS)})")
+    for name in chosen:
+        with tempfile.TemporaryDirectory(prefix="atrium-bench-") as folder:
+            SECTIONS[name](Path(folder) / "state")

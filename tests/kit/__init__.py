@@ -1,0 +1,1 @@
+"""What the tests over several processes share."""
