@@ -1,21 +1,17 @@
-"""`atrium key`: create, list, revoke, and the development key of `make run`."""
+"""`atrium key`: create, list, revoke."""
 
-import os
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from atrium_common.errors import Conflict
-from atrium_gateway.auth.keys import NewKey, digest_key, key_id_of, make_key
+from atrium_gateway.auth.keys import NewKey, key_id_of, make_key
 from atrium_gateway.auth.principal import ANY_SCOPE
 from atrium_gateway.cli.output import Json, Record, show, show_list
 from atrium_gateway.cli.session import with_tenants
 from atrium_gateway.cli.tenant import TenantId
 from atrium_gateway.settings import GatewaySettings
-from atrium_gateway.tenants.domain import DEVELOPMENT_TENANT, ApiKey, Tenant
-from atrium_gateway.tenants.repository import TenantRepository
+from atrium_gateway.tenants.domain import ApiKey
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -34,13 +30,15 @@ def create(
     scope: Scopes = None,
     as_json: Json = False,
 ) -> None:
-    """Creates a key and prints it, this once only."""
+    """Creates a key and prints it alone on stdout, this once only."""
     made = make_key(GatewaySettings().resolved_key_pepper())
     kept = _api_key(made, tenant, name=name, days=days, scopes=frozenset(scope or (ANY_SCOPE,)))
     with_tenants(lambda tenants: tenants.create_key(kept))
-    show({"key": made.text, **_record(kept)}, as_json=as_json)
-    if not as_json:
-        typer.echo("Keep the key: it can't be shown again.", err=True)
+    if as_json:
+        show({"key": made.text, **_record(kept)}, as_json=True)
+        return
+    typer.echo(made.text)
+    typer.echo(f"Key {made.id} of {tenant}. Keep it: it can't be shown again.", err=True)
 
 
 @app.command("list")
@@ -58,55 +56,6 @@ def revoke(
     key_id = key_id_of(key) or key
     with_tenants(lambda tenants: tenants.revoke_key(key_id, now=datetime.now(UTC)))
     typer.echo(f"{key_id} is revoked")
-
-
-@app.command()
-def development(
-    file: Annotated[Path, typer.Option(help="File that holds the key; made readable to you.")],
-) -> None:
-    """Makes sure that the development tenant and a key in `file` exist."""
-    pepper = GatewaySettings().resolved_key_pepper()
-    present = file.read_text().strip() if file.exists() else ""
-    text = with_tenants(lambda tenants: _development_key(tenants, present, pepper))
-    if text != present:
-        _write_private(file, text)
-    typer.echo(str(file))
-
-
-async def _development_key(tenants: TenantRepository, present: str, pepper: bytes) -> str:
-    """The key that is `present` if it holds, else a new one."""
-    if await tenants.tenant(DEVELOPMENT_TENANT) is None:
-        try:
-            await tenants.create_tenant(_development_tenant())
-        except Conflict:
-            typer.echo("another process made the development tenant", err=True)
-    key_id = key_id_of(present)
-    kept = await tenants.key(key_id) if key_id else None
-    if kept and kept.revoked_at is None and kept.digest == digest_key(present, pepper):
-        return present
-    made = make_key(pepper)
-    await tenants.create_key(_api_key(made, DEVELOPMENT_TENANT, name="development"))
-    return made.text
-
-
-def _development_tenant() -> Tenant:
-    return Tenant(
-        id=DEVELOPMENT_TENANT,
-        name="Development",
-        blocked=False,
-        unlimited=True,
-        weight=1.0,
-        limits=(),
-        created_at=datetime.now(UTC),
-    )
-
-
-def _write_private(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-        out.write(text + "\n")
-    draft.replace(file)
 
 
 def _api_key(

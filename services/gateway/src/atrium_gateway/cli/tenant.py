@@ -1,13 +1,12 @@
 """`atrium tenant`: create, list, show, block, unblock, limit."""
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from atrium_common.domain import Capability
-from atrium_common.errors import InvalidArgument, NotFound
+from atrium_common.errors import Conflict, InvalidArgument, NotFound
 from atrium_gateway.cli.output import Cell, Json, Record, show, show_list
 from atrium_gateway.cli.session import check_tenant_id, with_tenants
 from atrium_gateway.quota.limits import ANY_CAPABILITY, Limit, Unit, Window
@@ -21,19 +20,15 @@ _NO_LIMIT = "none"
 _DEFAULT = "default"
 
 
-class Switch(StrEnum):
-    """Words that stand in for an amount."""
-
-    NONE = _NO_LIMIT
-    DEFAULT = _DEFAULT
-
-
 @app.command()
 def create(
     tenant: TenantId,
     name: Annotated[str, typer.Option(help="Name for people; the id if not given.")] = "",
     unlimited: Annotated[bool, typer.Option("--unlimited", help="No limit applies.")] = False,
     weight: Annotated[float, typer.Option(help="Share in fair scheduling, above 0.")] = 1.0,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="Leave a tenant that exists as it is.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Creates a tenant."""
@@ -48,8 +43,7 @@ def create(
         limits=(),
         created_at=datetime.now(UTC),
     )
-    with_tenants(lambda tenants: tenants.create_tenant(made))
-    show(_record(made), as_json=as_json)
+    show(_record(with_tenants(lambda t: _create(t, made, exist_ok=exist_ok))), as_json=as_json)
 
 
 @app.command("list")
@@ -98,7 +92,7 @@ def limit(
 ) -> None:
     """Sets a limit of a tenant; a limit of the same kind is replaced."""
     _check_kind(capability, unit, window)
-    if amount == Switch.DEFAULT:
+    if amount == _DEFAULT:
         with_tenants(
             lambda tenants: tenants.remove_limit(
                 tenant, capability=capability, unit=unit, window=window
@@ -121,13 +115,22 @@ def _check_kind(capability: str, unit: Unit, window: Window) -> None:
 
 
 def _amount(text: str) -> int | None:
-    if text == Switch.NONE:
+    if text == _NO_LIMIT:
         return None
     if not text.isdecimal() or int(text) > 2**53:
         raise InvalidArgument(
             f"{text!r} is no amount: a whole number, 'none' or 'default'.", field="amount"
         )
     return int(text)
+
+
+async def _create(tenants: TenantRepository, made: Tenant, *, exist_ok: bool) -> Tenant:
+    try:
+        await tenants.create_tenant(made)
+    except Conflict:
+        if not exist_ok:
+            raise
+    return await _existing(tenants, made.id)
 
 
 async def _existing(tenants: TenantRepository, tenant_id: str) -> Tenant:

@@ -5,9 +5,6 @@ from datetime import datetime
 
 from atrium_gateway.quota.limits import Limit
 
-DEVELOPMENT_TENANT = "development"
-"""The tenant without limits that `make run` makes for newcomers."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
