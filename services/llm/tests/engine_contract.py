@@ -1,7 +1,7 @@
 """The promises that every text engine keeps; each engine's test module subclasses these.
 
-A subclass in `test_<engine>_contract.py` provides the fixture ``engine`` (loaded) and sets
-the class attributes; a promise that an engine does not make is switched off by its flag,
+A subclass in `test_<engine>_contract.py` sets the class attributes, and its module provides
+the fixture ``engine`` (loaded; at module level, so that it may be session-scoped); a promise that an engine does not make is switched off by its flag,
 and then the engine must refuse the option by name. Whatever a model says is free: these
 tests check properties, never texts.
 """
@@ -9,12 +9,14 @@ tests check properties, never texts.
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import cast
 
 import jsonschema
 import pytest
+
 from atrium_common.domain import ModelState, Usage
 from atrium_common.errors import InvalidArgument, NotFound
 from atrium_llm.domain import (
@@ -58,9 +60,9 @@ def chat(*texts: str) -> ChatInput:
 
 def stream(
     engine: TextGenerationEngine, job: GenerationJob
-) -> "aclosing[AsyncIterator[GenerationEvent]]":
+) -> aclosing[AsyncGenerator[GenerationEvent, None]]:
     """Opens a generation that is closed at the end of the ``async with``."""
-    return aclosing(engine.generate(job))  # type: ignore[type-var]
+    return aclosing(cast(AsyncGenerator[GenerationEvent, None], engine.generate(job)))
 
 
 @dataclass
@@ -115,7 +117,7 @@ def assert_cumulative(usages: Sequence[Usage]) -> None:
 
 
 class TextEngineContract:
-    """Subclass it as ``class TestX(TextEngineContract)`` and define the fixture ``engine``."""
+    """Subclass it as ``class TestX(TextEngineContract)`` beside a fixture ``engine``."""
 
     model: str = ""
     prompt: PromptInput = chat("Tell me a story about the sea.")
@@ -133,11 +135,6 @@ class TextEngineContract:
     first_event_is_empty = True
     step_seconds = 5.0
     """Bound on the time until a closed stream is gone: one step of the engine."""
-
-    @pytest.fixture
-    def engine(self) -> TextGenerationEngine:
-        """The loaded engine; every subclass overrides it."""
-        raise NotImplementedError
 
     def running(self, engine: TextGenerationEngine) -> int | None:
         """Slots in use, where the engine can tell; override it."""

@@ -1,0 +1,90 @@
+"""Turns a GGUF file into a folder that transformers loads, once.
+
+Some starter models come as one quantised GGUF file with weights, tokenizer and chat
+template in it. The transformers engine calls `model_folder` before it loads; reading
+the GGUF at every start would cost half a minute each time.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from atrium_common.catalogue import ModelEntry
+from atrium_common.weights import WeightsError, WeightStore
+
+_CACHE_NAME = "bf16-v1"
+"""Raise the number when the conversion changes, so that old results are made anew."""
+
+
+def model_folder(store: WeightStore, entry: ModelEntry) -> Path:
+    """Returns a folder that transformers loads, converting a GGUF file the first time.
+
+    Blocks: a conversion takes half a minute. It runs in a process of its own, so that
+    its memory is given back and the caller's interpreter stays free.
+
+    Raises:
+        WeightsError: The entry's files are not there, hold no weights, or can't be
+            converted.
+    """
+    source = store.locate(entry)
+    if source is None:
+        raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")
+    if any(source.glob("*.safetensors")) or any(source.glob("*.bin")):
+        return source
+    return store.derive(entry, _CACHE_NAME, _convert_in_a_process)
+
+
+def _convert_in_a_process(source: Path, target: Path) -> None:
+    files = sorted(source.glob("*.gguf"))
+    if len(files) != 1:
+        raise WeightsError(f"{source}: neither safetensors nor one GGUF file")
+    _run_converter(files[0], target)
+
+
+def _run_converter(file: Path, target: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    command = [sys.executable, "-m", "atrium_llm.weights", str(file), str(target)]
+    done = subprocess.run(  # noqa: S603 - our own module, no shell
+        command, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or ["no output"]
+        raise WeightsError(f"{file.name}: conversion failed: {lines[-1][:300]}")
+
+
+def convert_gguf(file: Path, target: Path) -> None:
+    """Writes weights as bf16 safetensors, configs, tokenizer and chat template.
+
+    A model that was loaded from GGUF refuses to be saved, so its weights are copied into
+    a fresh one.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, name = str(file.parent), file.name
+    loaded = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    state = {key: value.to(torch.bfloat16) for key, value in loaded.state_dict().items()}
+    fresh.load_state_dict(state)
+    fresh.generation_config = loaded.generation_config
+    fresh.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    _drop_machine_paths(target / "config.json")
+
+
+def _drop_machine_paths(config: Path) -> None:
+    """Keeps the folder the same wherever it was made."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    for key in ("_name_or_path", "quantization_config"):
+        content.pop(key, None)
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    convert_gguf(Path(sys.argv[1]), Path(sys.argv[2]))
