@@ -1,8 +1,9 @@
 """The promises that every text engine keeps; each engine's test module subclasses these.
 
-A subclass in `test_<engine>_contract.py` sets the class attributes, and its module provides
-the fixture ``engine`` (loaded; at module level, so that it may be session-scoped); a promise that an engine does not make is switched off by its flag,
-and then the engine must refuse the option by name. Whatever a model says is free: these
+A subclass in `test_<engine>_contract.py` sets the class attributes, and its module
+provides the fixture ``engine`` (loaded; at module level, so that it may be
+session-scoped). A promise that an engine does not make is switched off by its flag, and
+then the engine must refuse the option by name. Whatever a model says is free: these
 tests check properties, never texts.
 """
 
