@@ -104,7 +104,7 @@ async def test_a_trusted_caller_pays_for_the_tenant_it_names() -> None:
     servicer = EchoServicer(bound=BOUND)
     async with (
         FakeAdmission() as admission,
-        running_server(EchoServicer(bound=BOUND), EchoEngine(), admission=admission) as (
+        running_server(servicer, EchoEngine(), admission=admission) as (
             channel,
             _,
         ),
@@ -121,7 +121,7 @@ async def test_a_call_with_a_reservation_is_not_admitted_again(method: str) -> N
     servicer = EchoServicer(bound=BOUND)
     async with (
         FakeAdmission() as admission,
-        running_server(EchoServicer(bound=BOUND), EchoEngine(), admission=admission) as (
+        running_server(servicer, EchoEngine(), admission=admission) as (
             channel,
             _,
         ),

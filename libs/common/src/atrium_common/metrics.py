@@ -6,7 +6,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -15,41 +15,18 @@ from prometheus_client.registry import Collector
 
 from atrium_common.domain import ModelInfo, ModelState
 
-# From an embedding's milliseconds to a long picture's minutes.
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-
 
 class ServiceMetrics:
     """The collectors of one process, in the registry that was given.
 
     Attributes:
         registry: What /metrics shows.
-        requests: RPCs ended, by method and status code.
-        seconds: Their duration, by method.
-        running: RPCs running now, by method.
-        usage: Units consumed, by model and unit.
         settlements: Reservations closed, by how.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every collector in `registry`."""
         self.registry = registry
-        self.requests = Counter(
-            "atrium_rpc_requests", "RPCs ended.", ("method", "code"), registry=registry
-        )
-        self.seconds = Histogram(
-            "atrium_rpc_seconds",
-            "Duration of RPCs.",
-            ("method",),
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.running = Gauge(
-            "atrium_rpc_running", "RPCs running now.", ("method",), registry=registry
-        )
-        self.usage = Counter(
-            "atrium_usage_units", "Units consumed.", ("model", "unit"), registry=registry
-        )
         self.settlements = Counter(
             "atrium_settlements", "Reservations closed.", ("result",), registry=registry
         )

@@ -68,7 +68,10 @@ class Probes:
 
     def start(self, host: str, port: int) -> int:
         """Listens and returns the port; `OSError` if it is taken."""
-        self._server = _Server((host, port), _Quiet)
+        try:
+            self._server = _Server((host, port), _Quiet)
+        except OSError as error:
+            raise OSError(f"can't listen on {host}:{port}: is the port in use?") from error
         self._server.set_app(self._answer)
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True

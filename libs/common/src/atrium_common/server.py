@@ -21,6 +21,7 @@ from atrium_common.domain import ModelState
 from atrium_common.health import HealthBoard, HealthServicer
 from atrium_common.interceptors.auth import Authenticator
 from atrium_common.interceptors.edge import Edge
+from atrium_common.interceptors.metrics import RpcMetrics
 from atrium_common.interceptors.settlements import Settlements
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate, smallest_work
@@ -150,7 +151,7 @@ class RunningServer:
                 probe=self._probe_work,
                 settlements=self._settlements,
             ),
-            metrics=metrics,
+            metrics=RpcMetrics(metrics.registry),
             tracing=tracing,
             trusted_only=OPERATORS_ONLY,
             max_concurrent=settings.max_concurrent_rpcs,
@@ -172,8 +173,13 @@ class RunningServer:
         for name in self._names:
             self.health.set(name, serving=False)
         settings = self._settings
-        self.port = listen(self._server, settings)
-        self.metrics_port = self._probes.start(settings.host, settings.metrics_port)
+        try:
+            self.port = listen(self._server, settings)
+            self.metrics_port = self._probes.start(settings.host, settings.metrics_port)
+        except OSError:
+            await self._server.stop(None)
+            await self._close_channel()
+            raise
         await self._server.start()
         self.metrics.watch_models(self._models.snapshot)
         self.loading = asyncio.create_task(self._load())
@@ -213,9 +219,12 @@ class RunningServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._engine.close()
         await asyncio.to_thread(self._probes.stop)
+        await self._close_channel()
+        self._log.info("stopped")
+
+    async def _close_channel(self) -> None:
         if self._channel is not None:
             await self._channel.close(None)
-        self._log.info("stopped")
 
     async def _load(self) -> None:
         try:

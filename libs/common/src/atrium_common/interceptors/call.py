@@ -96,7 +96,7 @@ class Call:
     async def _guarded(self, work: Callable[["Call"], Awaitable[T]], metadata: dict[str, str]) -> T:
         self.request_id = request_id(metadata)
         self._task = asyncio.current_task()
-        limit = asyncio.timeout(None)
+        limit: asyncio.Timeout | None = None
         try:
             await self._begin(metadata)
             remaining = self._context.time_remaining()
@@ -104,8 +104,11 @@ class Call:
                 remaining = self._edge.default_deadline
                 limit = asyncio.timeout(remaining)
             self._enter_context(remaining)
-            async with limit:
+            if limit is None:
                 result = await work(self)
+            else:
+                async with limit:
+                    result = await work(self)
             self._ending = True
             await self._settle(Outcome.COMPLETED)
             return result
@@ -122,7 +125,7 @@ class Call:
         except AtriumError as error:
             await self._fail(error)
         except Exception as error:
-            if isinstance(error, TimeoutError) and limit.expired():
+            if limit is not None and limit.expired() and isinstance(error, TimeoutError):
                 await self._fail(DeadlineExceeded("The service's deadline has passed."))
             await self._fail(errors.conceal(error, request_id=self.request_id, method=self._method))
 

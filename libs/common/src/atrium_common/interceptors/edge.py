@@ -27,10 +27,9 @@ from atrium_common.errors import (
 )
 from atrium_common.interceptors.auth import Authenticator
 from atrium_common.interceptors.call import Call
-from atrium_common.interceptors.metrics import method_metrics
+from atrium_common.interceptors.metrics import RpcMetrics
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate
-from atrium_common.metrics import ServiceMetrics
 from atrium_common.service import Context
 
 _OPEN: Final = "/grpc."
@@ -57,7 +56,7 @@ class Edge(Interceptor):
         *,
         authenticator: Authenticator,
         usage: UsageGate | None,
-        metrics: ServiceMetrics,
+        metrics: RpcMetrics,
         tracing: Tracing,
         trusted_only: frozenset[str] = frozenset(),
         max_concurrent: int = 512,
@@ -70,7 +69,7 @@ class Edge(Interceptor):
             authenticator: Says who calls.
             usage: Admits and settles; ``None`` serves whoever is authenticated, and
                 then only callers with the service credential.
-            metrics: Collectors.
+            metrics: Counts and times.
             tracing: Opens spans.
             trusted_only: Full paths of methods for holders of the service credential.
             max_concurrent: RPCs at once; more are refused as `Overloaded`.
@@ -179,7 +178,7 @@ class _Arities:
             or handler.stream_unary
             or handler.stream_stream
         )
-        self._metrics = method_metrics(edge.metrics, method)
+        self._metrics = edge.metrics.method(method)
 
     def _call(self, context: Context) -> Call:
         return Call(self._edge, self._method, context, self._metrics)

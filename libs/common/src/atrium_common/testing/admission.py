@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Self
 
 import grpc.aio
+
 from atrium.admission.v1 import admission_pb2 as pb
 from atrium.admission.v1 import admission_pb2_grpc
-
 from atrium_common.domain import Usage
 from atrium_common.errors import (
     AtriumError,

@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
-from atrium.llm.v1 import llm_pb2 as pb
 from google.protobuf.message import Message
 
+from atrium.llm.v1 import llm_pb2 as pb
 from atrium_common.context import RequestContext, current_context, report_usage
 from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
 from atrium_common.service import Context, WorkEstimate

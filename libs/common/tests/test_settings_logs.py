@@ -1,0 +1,108 @@
+"""Settings find their shared values; logs are one event per line and hold no secret."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from pydantic import Field, ValidationError
+from pydantic_settings import SettingsConfigDict
+
+from atrium_common.context import RequestContext, bind_context
+from atrium_common.logs import configure_logging
+from atrium_common.settings import ServiceSettings
+
+
+class EchoSettings(ServiceSettings):
+    """Settings as a service writes them."""
+
+    model_config = SettingsConfigDict(env_prefix="ATRIUM_ECHO_")
+
+    port: int = Field(default=7999, ge=0, le=65535)
+    metrics_port: int = 8999
+
+
+def test_own_prefix_wins_over_the_shared_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATRIUM_SERVICE_CREDENTIAL", "shared-credential-1")
+    monkeypatch.setenv("ATRIUM_MAX_QUEUE", "7")
+    monkeypatch.setenv("ATRIUM_ECHO_MAX_QUEUE", "9")
+    monkeypatch.setenv("ATRIUM_ECHO_PORT", "")
+    settings = EchoSettings()
+    assert settings.service_credential is not None
+    assert settings.service_credential.get_secret_value() == "shared-credential-1"
+    assert (settings.max_queue, settings.port) == (9, 7999)
+    assert "shared-credential" not in repr(settings)
+
+
+def test_given_values_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATRIUM_ECHO_PORT", "1")
+    assert EchoSettings(port=2).port == 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"port": 70_000},
+        {"service_credential": "short"},
+        {"max_queue": 0},
+        {"log_level": "chatty"},
+        {"tls_certificate": Path("a.pem")},
+        {"tls_client_ca": Path("ca.pem")},
+    ],
+)
+def test_refuses_settings_that_can_not_work(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        EchoSettings(**values)
+
+
+@pytest.fixture
+def output() -> Iterator[io.StringIO]:
+    """Captures the log and restores logging after the test."""
+    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
+    stream = io.StringIO()
+    yield stream
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+    logging.getLogger().setLevel(level)
+
+
+def test_events_are_json_with_the_request(output: io.StringIO) -> None:
+    configure_logging("echo", "info", "json", stream=output)
+    bind_context(RequestContext(request_id="r-1", tenant="acme"))
+    structlog.get_logger().info("done", output_tokens=3)
+    structlog.get_logger().debug("unseen")
+    logging.getLogger("library").warning("careful %s", "now")
+    first, second = (json.loads(line) for line in output.getvalue().splitlines())
+    assert first["event"] == "done"
+    assert (first["service"], first["request_id"], first["tenant"]) == ("echo", "r-1", "acme")
+    assert (first["level"], first["output_tokens"]) == ("info", 3)
+    assert second["event"] == "careful now"
+    assert second["level"] == "warning"
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_secrets_are_hidden(output: io.StringIO, format: str) -> None:
+    configure_logging("echo", "info", format, stream=output)
+    structlog.get_logger().info(
+        "call",
+        authorization="Bearer swordfish",
+        api_key="swordfish",
+        prompt="swordfish",
+        metadata={"x-atrium-service": "swordfish", "x-request-id": "r"},
+    )
+    text = output.getvalue()
+    assert "swordfish" not in text
+    assert text.count("[redacted]") == 4
+
+
+def test_an_error_is_one_line_with_its_traceback(output: io.StringIO) -> None:
+    configure_logging("echo", "info", "json", stream=output)
+    try:
+        raise ValueError("why")
+    except ValueError as error:
+        structlog.get_logger().error("failed", exc_info=error)
+    (line,) = output.getvalue().splitlines()
+    assert json.loads(line)["exception"][0]["exc_type"] == "ValueError"
