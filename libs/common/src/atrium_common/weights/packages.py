@@ -122,7 +122,7 @@ def _downloaded(
 def _pip_download(requirement: str, folder: Path, fetched: Callable[[int], None]) -> None:
     """Runs pip, and tells how the folder grows: pip itself shows progress to people only."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--no-cache-dir", "--disable-pip-version-check", "--quiet", "--progress-bar=off"]
+    command += ["--no-cache-dir", "--disable-pip-version-check", "--quiet", "--retries=2"]
     command += ["--dest", str(folder), requirement]
     seen = 0
     with (
