@@ -1,6 +1,7 @@
 """The development tenant and its key, made by the `atrium` command; `main.py` calls it.
 
-The tenant has no limits: newcomers and benchmarks use it. Its key is kept in `dev.key`.
+The tenant has no limits: newcomers and benchmarks use it. Its key is kept in `dev.key`. The
+command makes the database where there is none.
 """
 
 import asyncio
@@ -40,7 +41,6 @@ async def confirmed_key(
 
 
 async def _new_key(state: Path, environment: Mapping[str, str]) -> str:
-    await _atrium("db", "upgrade", environment=environment)
     await _atrium("tenant", "create", TENANT, "--unlimited", "--exist-ok", environment=environment)
     key = await _atrium("key", "create", TENANT, environment=environment)
     preflight.write_secret(state / KEY_FILE, key)
