@@ -1,13 +1,16 @@
 """Reserve, then settle: the limit's edge, exactly once, leases, restarts, isolation."""
 
 import asyncio
-from datetime import timedelta
+import shutil
+import sqlite3
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from atrium_common.domain import Usage
 from atrium_common.errors import (
     Conflict,
+    InvalidArgument,
     NotFound,
     PermissionDenied,
     QuotaExceeded,
@@ -37,8 +40,6 @@ async def totals(core, clock, tenant="acme"):
 
 
 def clock_time(clock):
-    from datetime import UTC, datetime
-
     return datetime.fromtimestamp(clock(), UTC)
 
 
@@ -246,9 +247,6 @@ async def test_a_restart_closes_orphans_and_remembers_what_windows_hold(
 
 def copy_state(source, target):
     """What a crash leaves: the files as they are, nothing closed."""
-    import shutil
-    import sqlite3
-
     shutil.copytree(source / "spool", target / "spool")
     with (
         sqlite3.connect(source / "gateway.db") as live,
@@ -294,7 +292,5 @@ async def test_one_tenant_never_sees_another(core, clock, make_tenant, admit):
     assert await events(core, clock, "nobody") == []
     (mine,) = await events(core, clock, "acme")
     now = clock_time(clock)
-    from atrium_common.errors import InvalidArgument
-
     with pytest.raises(InvalidArgument):
         await core.reports.events("globex", start=now - HOUR, end=now + HOUR, after=mine.id)

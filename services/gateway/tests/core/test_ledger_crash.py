@@ -1,0 +1,75 @@
+"""The gateway is killed between any two lines: nothing settled is lost, nothing is doubled."""
+
+import subprocess
+import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from atrium_gateway.core import open_core
+from atrium_gateway.settings import GatewaySettings
+
+VICTIM = Path(__file__).with_name("crash_victim.py")
+
+
+def promises(folder: Path) -> dict[str, list[list[str]]]:
+    kinds: dict[str, list[list[str]]] = {k: [] for k in ("admitted", "settling", "settled")}
+    kinds["refunded"] = []
+    for line in (folder / "promises.log").read_text().splitlines():
+        kind, *rest = line.split()
+        kinds[kind].append(rest)
+    return kinds
+
+
+async def all_events(core):
+    now, found, after = datetime.now(UTC), [], None
+    while True:
+        page = await core.reports.events(
+            "acme",
+            start=now - timedelta(hours=2),
+            end=now + timedelta(hours=1),
+            limit=1000,
+            after=after,
+        )
+        found += page
+        if len(page) < 1000:
+            return found
+        after = page[-1].id
+
+
+@pytest.mark.parametrize("seed", [1])
+async def test_what_was_settled_is_in_the_ledger_once_and_the_sums_agree(tmp_path, catalogue, seed):
+    rounds = 18
+    subprocess.run([sys.executable, VICTIM, tmp_path, str(rounds), str(seed)], check=True)
+    said = promises(tmp_path)
+    settings = GatewaySettings(state_dir=tmp_path)
+    async with open_core(settings, catalogue=catalogue) as core:
+        events = await all_events(core)
+        by_id = {event.id: event for event in events}
+        now = datetime.now(UTC)
+        sums = await core.reports.totals(
+            "acme", start=now - timedelta(hours=2), end=now + timedelta(hours=1)
+        )
+    assert len(said["settled"]) > 50
+    assert Counter(event.id for event in events).most_common(1)[0][1] == 1
+    for key, amount in said["settled"]:
+        assert by_id[key].outcome == "completed"
+        assert by_id[key].totals.output_tokens == int(amount)
+    for (key,) in said["refunded"]:
+        assert by_id[key].outcome == "refunded"
+        assert by_id[key].totals.requests == 0
+    settling = dict(said["settling"])
+    for event in events:
+        if event.outcome == "completed":
+            assert event.totals.output_tokens == int(settling[event.id])
+        elif event.outcome == "orphaned":
+            assert event.estimated
+            assert event.totals.output_tokens == 1000
+    assert any(event.outcome == "orphaned" for event in events)
+    assert sums.requests == sum(event.totals.requests for event in events)
+    assert sums.refunded == sum(event.totals.refunded for event in events)
+    assert sums.output_tokens == sum(event.totals.output_tokens for event in events)
+    # What was written is not kept twice: the spool has shrunk to its last file.
+    assert len(list((tmp_path / "spool").iterdir())) <= 1
