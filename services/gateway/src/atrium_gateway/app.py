@@ -24,6 +24,7 @@ from atrium_gateway.middleware.body_limit import BodyLimit, BodyLimits
 from atrium_gateway.middleware.http_metrics import HttpMetrics
 from atrium_gateway.middleware.observe import Observe
 from atrium_gateway.middleware.security_headers import SecurityHeaders
+from atrium_gateway.middleware.shortcut import Shortcut
 
 TITLE = "Atrium"
 EXPOSED_HEADERS = (
@@ -79,8 +80,14 @@ def create_app(
     for kind in (AtriumError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, handle)
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    plain = {
+        (path.method, path.path): route
+        for path in PATHS
+        for route in app.routes
+        if isinstance(route, ExchangeRoute) and route.path == path.path and "{" not in path.path
+    }
     return _wrapped(
-        app,
+        Shortcut(app, plain, handle),
         limits=limits,
         metrics=HttpMetrics(registry),
         access_log=access_log,

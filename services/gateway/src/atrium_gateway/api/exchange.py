@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from atrium_common.errors import Unauthenticated
+from atrium_common.errors import Cancelled, Unauthenticated
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.deps import Gateway
 from atrium_gateway.middleware.request_record import RequestRecord, record_of
@@ -57,7 +57,16 @@ class Exchange(Request):
         declared = self._header(b"content-type").partition(";")[0].strip().lower()
         if declared and declared != JSON and not declared.endswith("+json"):
             raise HTTPException(415, f"Send the body as {JSON}.")
-        return await self.body()
+        message = await self.receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            return bytes(message["body"])
+        pieces = [message]
+        while message["type"] == "http.request" and message.get("more_body"):
+            message = await self.receive()
+            pieces.append(message)
+        if message["type"] != "http.request":
+            raise Cancelled("The client left before its request had arrived.")
+        return b"".join(piece["body"] for piece in pieces)
 
     async def reply(
         self,

@@ -50,16 +50,20 @@ class _Call(Generic[M, T]):
     def __init__(self, convert: Callable[[M], T]) -> None:
         self._convert = convert
         self._last: usage_pb2.Usage | None = None
+        self._usage: Usage | None = None
 
     @property
     def usage(self) -> Usage | None:
         """The last cumulative usage received."""
         # Converted when asked for: that is once per request, not once per token.
-        return None if self._last is None else usage_from_proto(self._last)
+        if self._usage is None and self._last is not None:
+            self._usage = usage_from_proto(self._last)
+        return self._usage
 
     def _take(self, message: M) -> T:
         # Every metered message has the field, a health state has not.
         self._last = getattr(message, "usage", None)
+        self._usage = None
         return self._convert(message)
 
 
