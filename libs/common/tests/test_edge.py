@@ -11,7 +11,7 @@ import pytest
 from atrium.common.v1 import model_pb2, model_pb2_grpc
 from atrium_common.channels import open_channel
 from atrium_common.domain import Usage
-from atrium_common.errors import AtriumError, InvalidArgument, NotFound, Overloaded
+from atrium_common.errors import AtriumError, InvalidArgument, MediaError, NotFound, Overloaded
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.testing import (
     CREDENTIAL,
@@ -23,6 +23,7 @@ from atrium_common.testing import (
 from atrium_common.testing.echo import (
     METHODS,
     STREAM_STREAM,
+    STREAM_UNARY,
     UNARY_STREAM,
     UNARY_UNARY,
     EchoEngine,
@@ -69,28 +70,28 @@ async def test_streams_both_ways_keep_every_message() -> None:
     assert [r.usage.output_tokens for r in responses] == [1, 2, 3, 4, 5, 6]
 
 
-@every_arity
-@pytest.mark.parametrize(
-    ("metadata", "reason"),
-    [
-        ((), "UNAUTHENTICATED"),
-        ((("x-atrium-service", "wrong-credential-x"),), "UNAUTHENTICATED"),
-        ((("x-atrium-service", ""),), "UNAUTHENTICATED"),
-        ((("authorization", "Basic Zm9v"),), "UNAUTHENTICATED"),
-        ((("authorization", "Bearer "),), "UNAUTHENTICATED"),
-        ((("authorization", "Bearer t"), ("x-atrium-tenant", "a")), "PERMISSION_DENIED"),
-        ((("authorization", "Bearer t"), ("x-atrium-reservation", "r")), "PERMISSION_DENIED"),
-        ((("authorization", "Bearer t"), ("x-atrium-weight", "9")), "PERMISSION_DENIED"),
-        ((("x-atrium-service", CREDENTIAL), ("x-atrium-weight", "nan")), "INVALID_ARGUMENT"),
-        ((("x-atrium-service", CREDENTIAL), ("x-atrium-weight", "-1")), "INVALID_ARGUMENT"),
-        ((("x-atrium-service", CREDENTIAL), ("x-atrium-reservation", "r")), "INVALID_ARGUMENT"),
-    ],
+BAD_CREDENTIALS = (
+    ((), "UNAUTHENTICATED"),
+    ((("x-atrium-service", "wrong-credential-x"),), "UNAUTHENTICATED"),
+    ((("x-atrium-service", ""),), "UNAUTHENTICATED"),
+    ((("authorization", "Basic Zm9v"),), "UNAUTHENTICATED"),
+    ((("authorization", "Bearer "),), "UNAUTHENTICATED"),
+    ((("authorization", "Bearer t"), ("x-atrium-tenant", "a")), "PERMISSION_DENIED"),
+    ((("authorization", "Bearer t"), ("x-atrium-reservation", "r")), "PERMISSION_DENIED"),
+    ((("authorization", "Bearer t"), ("x-atrium-weight", "9")), "PERMISSION_DENIED"),
+    ((("x-atrium-service", CREDENTIAL), ("x-atrium-weight", "nan")), "INVALID_ARGUMENT"),
+    ((("x-atrium-service", CREDENTIAL), ("x-atrium-weight", "-1")), "INVALID_ARGUMENT"),
+    ((("x-atrium-service", CREDENTIAL), ("x-atrium-reservation", "r")), "INVALID_ARGUMENT"),
 )
-async def test_refuses_a_bad_credential(method: str, metadata, reason: str) -> None:
+
+
+@every_arity
+async def test_refuses_a_bad_credential(method: str) -> None:
     servicer = EchoServicer()
     async with running_server(servicer, EchoEngine()) as (channel, _):
-        error, _raw = await _refusal(channel, method, metadata=metadata)
-    assert error.reason == reason
+        for metadata, reason in BAD_CREDENTIALS:
+            error, _raw = await _refusal(channel, method, metadata=metadata)
+            assert (metadata, error.reason) == (metadata, reason)
     assert servicer.started == 0
 
 
@@ -298,6 +299,28 @@ async def test_without_a_service_credential_nobody_is_trusted() -> None:
     ):
         error, _raw = await _refusal(channel, UNARY_UNARY, metadata=gateway_metadata())
     assert error.reason == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("method", [STREAM_UNARY, STREAM_STREAM])
+@pytest.mark.parametrize("tenant", [True, False])
+async def test_an_upload_that_is_refused_early_hears_why(method: str, tenant: bool) -> None:
+    """grpc.aio reports INTERNAL if the status comes while it writes: the edge reads on."""
+
+    async def refuse(prompts: AsyncIterator[str]) -> AsyncGenerator[Usage, None]:
+        raise MediaError("This is no audio.")
+        yield Usage()
+
+    metadata = tenant_metadata() if tenant else gateway_metadata()
+    async with running_server(EchoServicer(refuse), EchoEngine()) as (channel, _):
+        for _round in range(5):
+            refusals = await asyncio.gather(
+                *(
+                    _refusal(channel, method, prompts=["x" * 60_000] * 40, metadata=metadata)
+                    for _ in range(8)
+                )
+            )
+            reasons = {error.reason for error, _raw in refusals}
+            assert reasons == {"UNAVAILABLE" if tenant else "INVALID_MEDIA"}
 
 
 async def test_an_unknown_method_is_unimplemented() -> None:

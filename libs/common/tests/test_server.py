@@ -39,6 +39,7 @@ from atrium_common.testing.echo import (
     call,
 )
 from atrium_common.tls import ClientTls
+from atrium_common.work import WorkQueue
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -267,9 +268,10 @@ async def test_a_taken_port_is_one_clear_error() -> None:
     await server.stop()
 
 
-async def test_metrics_count_calls_units_and_models() -> None:
-    server = await start_server(EchoServicer(), EchoEngine(), settings())
-    server.metrics.watch_queue("fake", depth=lambda: 3, running=lambda: 1)
+async def test_metrics_count_calls_units_queues_and_models() -> None:
+    servicer = EchoServicer()
+    servicer.queues = {"fake": WorkQueue(slots=1, max_queue=1)}
+    server = await start_server(servicer, EchoEngine(), settings())
     await server.wait_verified()
     channel = open_channel(f"127.0.0.1:{server.port}")
     await call(channel, UNARY_UNARY, metadata=gateway_metadata())
@@ -284,7 +286,7 @@ async def test_metrics_count_calls_units_and_models() -> None:
         f"atrium_rpc_running{{{method}}} 0.0",
         f"atrium_rpc_seconds_count{{{method}}} 2.0",
         'atrium_usage_units_total{model="echo",unit="output_tokens"} 1.0',
-        'atrium_queue_depth{queue="fake"} 3.0',
+        'atrium_queue_depth{queue="fake"} 0.0',
         'atrium_model_state{model="echo",state="ready"} 1.0',
         'atrium_model_verified{model="echo"} 1.0',
     ):

@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Final
 
 import grpc.aio
+
 from atrium.admission.v1 import admission_pb2 as pb
 from atrium.admission.v1.admission_pb2_grpc import AdmissionServiceStub
-
 from atrium_common.domain import Usage
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.interceptors.metadata import SERVICE

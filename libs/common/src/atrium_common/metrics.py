@@ -14,6 +14,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.interceptors.metrics import RpcMetrics
+from atrium_common.service import Queue
 
 
 class ServiceMetrics:
@@ -21,12 +23,14 @@ class ServiceMetrics:
 
     Attributes:
         registry: What /metrics shows.
+        rpcs: Calls, by method and status, and the units they consumed.
         settlements: Reservations closed, by how.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Registers every collector in `registry`."""
         self.registry = registry
+        self.rpcs = RpcMetrics(registry)
         self.settlements = Counter(
             "atrium_settlements", "Reservations closed.", ("result",), registry=registry
         )
@@ -37,12 +41,10 @@ class ServiceMetrics:
             "atrium_queue_running", "Requests on an engine.", ("queue",), registry=registry
         )
 
-    def watch_queue(
-        self, name: str, *, depth: Callable[[], float], running: Callable[[], float]
-    ) -> None:
+    def watch_queue(self, name: str, queue: Queue) -> None:
         """Shows a work queue, read at each scrape; `name` is its engine's."""
-        self._depth.labels(name).set_function(depth)
-        self._busy.labels(name).set_function(running)
+        self._depth.labels(name).set_function(lambda: queue.depth)
+        self._busy.labels(name).set_function(lambda: queue.running)
 
     def watch_models(self, models: Callable[[], Sequence[ModelInfo]]) -> None:
         """Shows the models' states, read at each scrape from another thread."""

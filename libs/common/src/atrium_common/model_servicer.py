@@ -1,13 +1,14 @@
 """`atrium.common.v1.ModelService` for any engine; `server.py` serves it everywhere."""
 
 import grpc.aio
+
 from atrium.common.v1 import model_pb2 as pb
 from atrium.common.v1 import model_pb2_grpc
-
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.engine import Engine, LoadsModels, UnloadsModels
 from atrium_common.errors import InvalidArgument, NotFound, Unimplemented
 from atrium_common.models import ModelBoard
-from atrium_common.service import Context, Engine, LoadsModels, UnloadsModels
+from atrium_common.service import Context
 from atrium_common.wire import model_to_proto
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ModelService"].full_name

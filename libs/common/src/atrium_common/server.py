@@ -18,20 +18,21 @@ from atrium_common import health
 from atrium_common.admission_client import AdmissionClient
 from atrium_common.channels import open_channel
 from atrium_common.domain import ModelState
+from atrium_common.engine import Engine
 from atrium_common.health import HealthBoard, HealthServicer
 from atrium_common.interceptors.auth import Authenticator
 from atrium_common.interceptors.edge import Edge
-from atrium_common.interceptors.metrics import RpcMetrics
 from atrium_common.interceptors.settlements import Settlements
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate, smallest_work
 from atrium_common.listening import listen, server_options
+from atrium_common.logs import configure_logging
 from atrium_common.metrics import ServiceMetrics, make_metrics
 from atrium_common.model_servicer import OPERATORS_ONLY, ModelServicer
 from atrium_common.model_servicer import SERVICE_NAME as MODEL_SERVICE
 from atrium_common.models import ModelBoard
 from atrium_common.probes import Probes, Pulse
-from atrium_common.service import Engine, Servicer, WorkEstimate
+from atrium_common.service import HasQueues, Servicer, WorkEstimate
 from atrium_common.settings import ServiceSettings
 from atrium_common.tls import ClientTls
 
@@ -51,7 +52,7 @@ async def serve(
     *,
     metrics: ServiceMetrics | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then drains.
+    """Sets up the log, serves until SIGTERM or SIGINT, then drains.
 
     Args:
         servicer: The service's own RPCs.
@@ -63,6 +64,9 @@ async def serve(
         OSError: A port is taken or a certificate can't be read.
         Exception: What the engine's `load` raised, after everything is stopped.
     """
+    # "atrium.llm.v1.TextGenerationService" logs as "llm".
+    name = servicer.service_name.split(".")[1]
+    configure_logging(name, settings.log_level, settings.log_format)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -151,7 +155,7 @@ class RunningServer:
                 probe=self._probe_work,
                 settlements=self._settlements,
             ),
-            metrics=RpcMetrics(metrics.registry),
+            metrics=metrics,
             tracing=tracing,
             trusted_only=OPERATORS_ONLY,
             max_concurrent=settings.max_concurrent_rpcs,
@@ -182,6 +186,9 @@ class RunningServer:
             raise
         await self._server.start()
         self.metrics.watch_models(self._models.snapshot)
+        if isinstance(self._servicer, HasQueues):
+            for name, queue in self._servicer.queues.items():
+                self.metrics.watch_queue(name, queue)
         self.loading = asyncio.create_task(self._load())
         self._tending = (
             asyncio.create_task(self._watch()),

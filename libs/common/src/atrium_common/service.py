@@ -1,16 +1,16 @@
-"""What the harness asks of a service: its servicer, its engine, its estimates.
+"""What the harness asks of a service: its servicer and its estimates (engine.py: its engine).
 
 `server.py` and the interceptors depend on these ports and on no service.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import grpc.aio
 from google.protobuf.message import Message
 
-from atrium_common.domain import Capability, ModelInfo, Usage
+from atrium_common.domain import Capability, Usage
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """What grpc hands to each handler; grpc's own types leave the messages open."""
@@ -58,41 +58,25 @@ class Servicer(Protocol):
         ...
 
 
-class Engine(Protocol):
-    """The part of every service's engine that the harness uses."""
+class Queue(Protocol):
+    """A work queue as metrics see it."""
 
-    name: str
-
-    async def load(self) -> None:
-        """Loads every model that is to be ready at start."""
+    @property
+    def depth(self) -> int:
+        """Requests that wait."""
         ...
 
-    async def close(self) -> None:
-        """Stops running work and frees memory. May be called twice."""
-        ...
-
-    def models(self) -> Sequence[ModelInfo]:
-        """Lists the models, in catalogue order, with their present state."""
-        ...
-
-    async def verify(self, model: str) -> None:
-        """Runs a small pass; raises if the model can't answer."""
+    @property
+    def running(self) -> int:
+        """Requests that hold a slot."""
         ...
 
 
 @runtime_checkable
-class LoadsModels(Protocol):
-    """An engine that can bring a single model into memory while it serves."""
+class HasQueues(Protocol):
+    """A servicer whose work queues /metrics shows, by their engines' names."""
 
-    async def load_model(self, model: str) -> None:
-        """Loads `model` (a catalogue id); returns when it is ready."""
-        ...
-
-
-@runtime_checkable
-class UnloadsModels(Protocol):
-    """An engine that can drop a single model from memory while it serves."""
-
-    async def unload_model(self, model: str) -> None:
-        """Unloads `model` (a catalogue id); `Conflict` while requests run on it."""
+    @property
+    def queues(self) -> Mapping[str, Queue]:
+        """The queues."""
         ...

@@ -6,10 +6,10 @@ and the gateway's upstreams.
 
 from datetime import UTC, datetime, timedelta
 
-from atrium.common.v1 import model_pb2, usage_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from atrium.common.v1 import model_pb2, usage_pb2
 from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
 
 _MICROSECOND = timedelta(microseconds=1)

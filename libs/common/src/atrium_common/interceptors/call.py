@@ -23,6 +23,7 @@ from atrium_common.interceptors.context import make_context, request_id
 from atrium_common.interceptors.metadata import REQUEST_ID, RESERVATION, texts
 from atrium_common.interceptors.meter import Meter
 from atrium_common.interceptors.metrics import MethodMetrics
+from atrium_common.interceptors.requests import Requests
 from atrium_common.interceptors.usage import Identity
 from atrium_common.service import Context
 
@@ -50,11 +51,19 @@ class Call:
         "_meter",
         "_method",
         "_metrics",
+        "_requests",
         "_task",
         "request_id",
     )
 
-    def __init__(self, edge: "Edge", method: str, context: Context, metrics: MethodMetrics) -> None:
+    def __init__(
+        self,
+        edge: "Edge",
+        method: str,
+        context: Context,
+        metrics: MethodMetrics,
+        requests: Requests | None,
+    ) -> None:
         self._edge = edge
         self._method = method
         self._context = context
@@ -66,6 +75,7 @@ class Call:
         self._interruption: AtriumError | None = None
         self._ending = False
         self.request_id = ""
+        self._requests = requests
 
     def interrupt(self, error: AtriumError) -> None:
         """Ends the call with `error` at its next await, unless it is ending already."""
@@ -213,6 +223,8 @@ class Call:
         self._edge.log.info(
             "refused", method=self._method, reason=error.reason, request_id=self.request_id
         )
+        if self._requests is not None:
+            await self._requests.discard()
         try:
             await errors.abort(self._context, error)
         except grpc.aio.AbortError as abort:

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import grpc.aio
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from atrium_common.errors import (
-    InvalidArgument,
     Overloaded,
     Unavailable,
 )
 from atrium_common.interceptors.auth import Authenticator
 from atrium_common.interceptors.call import Call
-from atrium_common.interceptors.metrics import RpcMetrics
+from atrium_common.interceptors.requests import Requests, lenient, wellformed
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate
+from atrium_common.metrics import ServiceMetrics
 from atrium_common.service import Context
 
 _OPEN: Final = "/grpc."
@@ -44,10 +44,6 @@ else:  # generic in the stubs alone
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
-class _Malformed(Message):
-    """Stands for a request that is no valid protobuf."""
-
-
 class Edge(Interceptor):
     """Surrounds the RPCs of one server."""
 
@@ -56,7 +52,7 @@ class Edge(Interceptor):
         *,
         authenticator: Authenticator,
         usage: UsageGate | None,
-        metrics: RpcMetrics,
+        metrics: ServiceMetrics,
         tracing: Tracing,
         trusted_only: frozenset[str] = frozenset(),
         max_concurrent: int = 512,
@@ -69,7 +65,7 @@ class Edge(Interceptor):
             authenticator: Says who calls.
             usage: Admits and settles; ``None`` serves whoever is authenticated, and
                 then only callers with the service credential.
-            metrics: Counts and times.
+            metrics: Collectors.
             tracing: Opens spans.
             trusted_only: Full paths of methods for holders of the service credential.
             max_concurrent: RPCs at once; more are refused as `Overloaded`.
@@ -78,7 +74,7 @@ class Edge(Interceptor):
         """
         self.authenticator = authenticator
         self.usage = usage
-        self.metrics = metrics
+        self.metrics = metrics.rpcs
         self.tracing = tracing
         self.trusted_only = trusted_only
         self.default_deadline = default_deadline
@@ -143,7 +139,7 @@ class Edge(Interceptor):
             behaviour = run.unary_stream if handler.response_streaming else run.unary_unary
         return make(
             behaviour,
-            request_deserializer=_lenient(handler.request_deserializer),
+            request_deserializer=lenient(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -180,12 +176,12 @@ class _Arities:
         )
         self._metrics = edge.metrics.method(method)
 
-    def _call(self, context: Context) -> Call:
-        return Call(self._edge, self._method, context, self._metrics)
+    def _call(self, context: Context, requests: Requests | None = None) -> Call:
+        return Call(self._edge, self._method, context, self._metrics, requests)
 
     async def unary_unary(self, request: Message, context: Context) -> Message | None:
         async def work(call: Call) -> Message:
-            await call.admit(_wellformed(request))
+            await call.admit(wellformed(request))
             response: Message = await self._behaviour(request, context)
             call.note(response)
             return response
@@ -194,7 +190,7 @@ class _Arities:
 
     async def unary_stream(self, request: Message, context: Context) -> None:
         async def work(call: Call) -> None:
-            await call.admit(_wellformed(request))
+            await call.admit(wellformed(request))
             await _pump(call, self._behaviour(request, context), context)
 
         await self._call(context).run(work)
@@ -202,22 +198,24 @@ class _Arities:
     async def stream_unary(
         self, requests: AsyncIterator[Message], context: Context
     ) -> Message | None:
+        given = Requests(context)
+
         async def work(call: Call) -> Message:
-            given = _Requests(context)
             await call.admit(None if call.is_admitted else await given.peek())
             response: Message = await self._behaviour(given, context)
             call.note(response)
             return response
 
-        return await self._call(context).run(work)
+        return await self._call(context, given).run(work)
 
     async def stream_stream(self, requests: AsyncIterator[Message], context: Context) -> None:
+        given = Requests(context)
+
         async def work(call: Call) -> None:
-            given = _Requests(context)
             await call.admit(None if call.is_admitted else await given.peek())
             await _pump(call, self._behaviour(given, context), context)
 
-        await self._call(context).run(work)
+        await self._call(context, given).run(work)
 
 
 async def _pump(call: Call, responses: object, context: Context) -> None:
@@ -232,54 +230,3 @@ async def _pump(call: Call, responses: object, context: Context) -> None:
                 await call.grow()
     finally:
         await responses.aclose()
-
-
-class _Requests:
-    """A call's requests; the first may be read ahead, for the estimate.
-
-    Read from the context: grpc's own iterator complains when it is not read to its end.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._ahead: Message | None = None
-
-    async def peek(self) -> Message | None:
-        """Reads the first message and keeps it; ``None`` if there is none."""
-        try:
-            self._ahead = await anext(self)
-        except StopAsyncIteration:
-            return None
-        return self._ahead
-
-    def __aiter__(self) -> "_Requests":
-        return self
-
-    async def __anext__(self) -> Message:
-        if self._ahead is not None:
-            ahead, self._ahead = self._ahead, None
-            return ahead
-        message = await self._context.read()
-        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
-            raise StopAsyncIteration
-        return _wellformed(message)
-
-
-def _lenient(decode: Callable[[bytes], Message] | None) -> Callable[[bytes], Message] | None:
-    """Lets a bad request reach the edge: grpc itself would answer UNKNOWN with its text."""
-    if decode is None:
-        return None
-
-    def lenient(data: bytes) -> Message:
-        try:
-            return decode(data)
-        except DecodeError:
-            return _Malformed()
-
-    return lenient
-
-
-def _wellformed(request: Message) -> Message:
-    if isinstance(request, _Malformed):
-        raise InvalidArgument("The request is no valid protobuf message.")
-    return request

@@ -108,6 +108,7 @@ class Meter:
 
         Raises:
             QuotaExceeded: Not even what was seen fits.
+            Unavailable: The reservation is gone.
         """
         seen = self.seen()
         if seen is None or self._clock() < self._grow_not_before:
@@ -116,11 +117,14 @@ class Meter:
         if bound is None:
             return
         try:
-            lease = await self._admission.renew(self.grant.reservation_id, bound)
-        except QuotaExceeded:
-            # The step ahead does not fit; what is produced already may.
-            bound = _grown(self._bound, seen, None) or bound
-            lease = await self._admission.renew(self.grant.reservation_id, bound)
+            try:
+                lease = await self._admission.renew(self.grant.reservation_id, bound)
+            except QuotaExceeded:
+                # The step ahead does not fit; what is produced already may.
+                bound = _grown(self._bound, seen, None) or bound
+                lease = await self._admission.renew(self.grant.reservation_id, bound)
+        except NotFound as error:
+            raise _gone() from error
         except _PASSING:
             # The lease still holds and the heartbeat watches over it; a later message
             # asks again, not each one: the answer may take its whole timeout.
@@ -194,8 +198,7 @@ class Meter:
             else:
                 self._interrupt(Unavailable("The admission authority can't be reached."))
         except NotFound:
-            # Closed as estimated over there: what follows would be charged to nobody.
-            self._interrupt(Unavailable("The reservation of this call is gone."))
+            self._interrupt(_gone())
         except AtriumError as error:
             self._interrupt(error)
 
@@ -225,6 +228,11 @@ class Meter:
             or usage.millimegapixel_steps > bound.millimegapixel_steps
             or usage.pages > bound.pages
         )
+
+
+def _gone() -> Unavailable:
+    # Closed as estimated over there: what follows would be charged to nobody.
+    return Unavailable("The reservation of this call is gone.")
 
 
 def _length(usage: usage_pb2.Usage, unit: Literal["input_audio", "output_audio"]) -> timedelta:

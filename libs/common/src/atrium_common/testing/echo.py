@@ -1,6 +1,7 @@
 """A small service with all four arities, to test the harness and its clients with.
 
-Its messages are the text service's, its work is whatever a test sets.
+Its messages are borrowed from the common stubs: one with a text for the prompt, one
+with usage for the answer. Its work is whatever a test sets.
 """
 
 import asyncio
@@ -12,7 +13,8 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from atrium.llm.v1 import llm_pb2 as pb
+from atrium.admission.v1 import admission_pb2
+from atrium.common.v1 import model_pb2
 from atrium_common.context import RequestContext, current_context, report_usage
 from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
 from atrium_common.service import Context, WorkEstimate
@@ -25,8 +27,8 @@ STREAM_UNARY: Final = f"/{SERVICE_NAME}/StreamUnary"
 STREAM_STREAM: Final = f"/{SERVICE_NAME}/StreamStream"
 METHODS: Final = (UNARY_UNARY, UNARY_STREAM, STREAM_UNARY, STREAM_STREAM)
 
-Request = pb.StreamGenerateTextRequest
-Response = pb.StreamGenerateTextResponse
+Request = model_pb2.LoadModelRequest
+Response = admission_pb2.SettleRequest
 Work = Callable[[AsyncIterator[str]], AsyncGenerator[Usage, None]]
 
 
@@ -174,7 +176,7 @@ async def call(
     *,
     metadata: Sequence[tuple[str, str]] = (),
     timeout: float | None = 10.0,
-) -> list[pb.StreamGenerateTextResponse]:
+) -> list[Response]:
     """Calls one of `METHODS` with `prompts`; returns every response."""
     requests = [make_request(prompt) for prompt in prompts]
     encode, decode = Request.SerializeToString, Response.FromString
@@ -194,14 +196,14 @@ async def call(
     return [response async for response in duplex]
 
 
-def make_request(prompt: str) -> pb.StreamGenerateTextRequest:
+def make_request(prompt: str) -> Request:
     """Returns a request with one prompt."""
-    return Request(job=pb.GenerationJob(prompt=prompt))
+    return Request(model=prompt)
 
 
 async def _prompts(requests: AsyncIterator[Request]) -> AsyncIterator[str]:
     async for request in requests:
-        yield request.job.prompt
+        yield request.model
 
 
 async def _one(request: Request) -> AsyncIterator[Request]:

@@ -8,6 +8,7 @@ import grpc.aio
 from pydantic import SecretStr
 
 from atrium_common.channels import open_channel
+from atrium_common.engine import Engine
 from atrium_common.interceptors.metadata import (
     AUTHORIZATION,
     REQUEST_ID,
@@ -17,7 +18,7 @@ from atrium_common.interceptors.metadata import (
     WEIGHT,
 )
 from atrium_common.server import start_server
-from atrium_common.service import Engine, Servicer
+from atrium_common.service import Servicer
 from atrium_common.settings import ServiceSettings
 from atrium_common.testing.admission import FakeAdmission
 from atrium_common.tls import ClientTls
