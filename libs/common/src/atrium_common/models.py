@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 import structlog
 
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.engine import Engine
 from atrium_common.errors import AtriumError
-from atrium_common.service import Engine
 
 
 def _now() -> datetime:

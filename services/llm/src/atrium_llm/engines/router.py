@@ -7,8 +7,8 @@ servicer sees only the router.
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from atrium_common.domain import ModelInfo
+from atrium_common.engine import LoadsModels, UnloadsModels
 from atrium_common.errors import NotFound, Unimplemented
-from atrium_common.service import LoadsModels, UnloadsModels
 from atrium_llm.domain import (
     EmbeddingJob,
     EmbeddingResult,

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from atrium_common.domain import ModelInfo
+from atrium_common.engine import LoadsModels, UnloadsModels
 from atrium_common.errors import NotFound, Unimplemented
-from atrium_common.service import LoadsModels, UnloadsModels
 from atrium_stt.domain import TranscriptionEvent, TranscriptionJob
 from atrium_stt.engines.base import TranscriptionEngine
 from atrium_stt.recording import Recording
