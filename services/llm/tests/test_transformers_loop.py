@@ -132,8 +132,8 @@ async def test_running_streams_go_on_while_a_long_prompt_is_read(make: Made) -> 
                 events.append(name if event.deltas else f"{name} read")
 
     writer = asyncio.create_task(note("a", job(max_tokens=200, min_tokens=200)))
-    while "a" not in events:
-        await asyncio.sleep(0)
+    while "a" not in events:  # noqa: ASYNC110 - the stream itself is the event
+        await asyncio.sleep(0.001)
     before = events.count("a")
     await note("b", job("y" * 200, max_tokens=1, min_tokens=1))
     assert events[: events.index("b")].count("a") - before > 20
@@ -142,7 +142,7 @@ async def test_running_streams_go_on_while_a_long_prompt_is_read(make: Made) -> 
 
 async def test_cancels_at_random_moments_leak_nothing(make: Made) -> None:
     engine = await make(slots=8, prompt_chunk=8)
-    source = random.Random(4)
+    source = random.Random(4)  # noqa: S311 - no secret
 
     async def one(number: int) -> None:
         limit = source.randint(1, 40)
@@ -191,7 +191,7 @@ async def test_a_cancel_takes_effect_within_a_step(
         return forward(batch)
 
     monkeypatch.setattr(generator(engine)._loop, "_forward", counted)
-    async with stream(engine, job(max_tokens=400, min_tokens=400)) as events:
+    async with stream(engine, job(max_tokens=900, min_tokens=900)) as events:
         async for event in events:
             if event.usage.output_tokens >= 3:
                 break
@@ -247,7 +247,7 @@ async def test_a_dead_engine_tells_everyone(make: Made, monkeypatch: pytest.Monk
 
 async def test_closing_fails_what_still_runs(make: Made) -> None:
     engine = await make()
-    task = asyncio.create_task(drain(engine, job(max_tokens=400, min_tokens=400)))
+    task = asyncio.create_task(drain(engine, job(max_tokens=900, min_tokens=900)))
     await asyncio.sleep(0.05)
     await engine.close()
     with pytest.raises(Unavailable):
@@ -257,13 +257,13 @@ async def test_closing_fails_what_still_runs(make: Made) -> None:
 
 async def test_prompt_and_answer_share_the_window(make: Made) -> None:
     engine = await make()
-    answer = await drain(engine, job("w" * 500, max_tokens=100, min_tokens=100))
+    answer = await drain(engine, job("w" * 1012, max_tokens=100, min_tokens=100))
     assert answer.finish == {0: FinishReason.LENGTH}
     assert answer.usage.output_tokens == 12
     with pytest.raises(InvalidArgument) as caught:
-        await drain(engine, job("w" * 512))
+        await drain(engine, job("w" * 1024))
     assert caught.value.field == "job.prompt"
-    assert "512" in caught.value.message
+    assert "1024" in caught.value.message
 
 
 async def test_echo_stands_before_every_choice(make: Made) -> None:

@@ -15,6 +15,13 @@ from atrium_llm.tools import ToolNotation
 
 FIELD = "job.response_format"
 
+_LAYOUT: dict[str, object] = {
+    "whitespace_flexible": False,
+    "key_separator": ": ",
+    "item_separator": ", ",
+}
+"""JSON on one line: where spaces and line breaks are free, small models never end them."""
+
 
 class Constraint:
     """The state of one choice inside its grammar."""
@@ -72,7 +79,7 @@ class GrammarCompiler:
             InvalidArgument: The schema uses something that can't be enforced.
         """
         schema = {"type": "object"} if isinstance(shape, JsonObject) else dict(shape.schema)
-        return self._compile(LLMatcher.grammar_from_json_schema(schema), FIELD)
+        return self._compile(LLMatcher.grammar_from_json_schema(schema, overrides=_LAYOUT), FIELD)
 
     def for_tool_calls(
         self,
@@ -96,7 +103,7 @@ class GrammarCompiler:
         if notation.array:
             most = {} if many else {"maxItems": 1}
             schema = {"type": "array", "items": schema, "minItems": 1, **most}
-        body = f"%json {json.dumps(schema)}"
+        body = f"%json {json.dumps({**schema, 'x-guidance': _LAYOUT})}"
         ends = (_literal(notation.opening), body, _literal(notation.closing))
         call = " ".join(part for part in ends if part)
         repeat = "call+" if many and notation.closing else "call"

@@ -164,9 +164,9 @@ class EngineLoop:
         error = Unavailable("The model stopped." if failure is None else "The model failed.")
         for request in tuple(self._requests.values()):
             self._release(request, error)
-        self._hand_over()
-        if failure is not None:
+        if failure is not None:  # first, so that a reader who asks learns the state
             self._call(self._on_failure, failure)
+        self._hand_over()
 
     def _turn(self) -> None:
         self._wake.clear()
