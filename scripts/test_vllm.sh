@@ -51,4 +51,4 @@ preload="$PWD/$(find "$environment/lib" -name libiomp5.so | head -n 1)"
 export LD_PRELOAD="$preload"
 export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
 export VLLM_LOGGING_LEVEL="${VLLM_LOGGING_LEVEL:-WARNING}" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
-exec "$python" -m pytest services/llm/tests/test_vllm_engine.py -m "model or not model" "$@"
+exec "$python" -m pytest services/llm/tests/vllm_contract.py -W default "$@"
