@@ -366,14 +366,15 @@ async def test_a_settlement_whose_answer_is_lost_is_sent_again_and_counts_once()
 
 
 async def test_a_long_call_renews_its_lease() -> None:
-    servicer = EchoServicer(steps(1, first=0.7), bound=BOUND)
+    servicer = EchoServicer(steps(1, first=1.5), bound=BOUND)
     async with (
         FakeAdmission() as admission,
         running_server(servicer, EchoEngine(), admission=admission) as (channel, _),
     ):
-        admission.lease = timedelta(seconds=0.3)
+        admission.lease = timedelta(seconds=0.9)
         await call(channel, UNARY_UNARY, metadata=tenant_metadata())
-    assert 4 <= admission.last.renewals <= 8
+    # One each third of the lease; a busy machine may be late, never early.
+    assert 2 <= admission.last.renewals <= 5
     assert admission.last.outcome == "COMPLETED"
 
 
