@@ -3,33 +3,39 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from atrium_common.domain import Usage
-from atrium_common.errors import AtriumError, QuotaExceeded, Unauthenticated
+from atrium_common.errors import (
+    AtriumError,
+    Conflict,
+    InvalidArgument,
+    NotFound,
+    QuotaExceeded,
+    Unauthenticated,
+)
 from atrium_gateway.admission import Outcome
+from atrium_gateway.cli.app import app
 from atrium_gateway.core import open_core
 
 CLI = (sys.executable, "-m", "atrium_gateway.cli")
 
 
 @pytest.fixture
-def atrium(tmp_path: Path):
-    async def run(*arguments: str, status: int = 0) -> str:
-        process = await asyncio.create_subprocess_exec(
-            *CLI,
-            *arguments,
-            env={**os.environ, "ATRIUM_STATE_DIR": str(tmp_path)},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, err = await process.communicate()
-        assert process.returncode == status, err.decode()
-        assert "Traceback" not in err.decode()
-        return (out if status == 0 else err).decode().strip()
+def atrium(tmp_path: Path, monkeypatch):
+    """Runs a command in a thread, for it brings an event loop of its own."""
+    monkeypatch.setenv("ATRIUM_STATE_DIR", str(tmp_path))
+
+    async def run(*arguments: str) -> str:
+        result = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+        if result.exception is not None:
+            raise result.exception
+        return result.stdout.strip()
 
     return run
 
@@ -83,9 +89,31 @@ async def test_a_key_is_the_only_thing_on_stdout(atrium):
     assert len(key.splitlines()) == 1
 
 
-async def test_mistakes_are_one_clear_line(atrium):
-    assert "'nobody' does not exist" in await atrium("key", "create", "nobody", status=1)
+async def test_mistakes_are_told_by_name(atrium):
+    with pytest.raises(NotFound, match="'nobody' does not exist"):
+        await atrium("key", "create", "nobody")
+    with pytest.raises(InvalidArgument, match="no tenant id"):
+        await atrium("tenant", "create", "A b")
     await atrium("tenant", "create", "acme")
-    assert "exists already" in await atrium("tenant", "create", "acme", status=1)
-    assert "no tenant id" in await atrium("tenant", "create", "A b", status=1)
-    assert "no amount" in await atrium("tenant", "limit", "acme", "--amount", "x", status=1)
+    with pytest.raises(Conflict, match="exists already"):
+        await atrium("tenant", "create", "acme")
+    for wrong in ("x", "-1", "1.5", "9" * 30):
+        with pytest.raises(InvalidArgument, match="no amount"):
+            await atrium("tenant", "limit", "acme", "--amount", wrong)
+    with pytest.raises(InvalidArgument, match="no capability"):
+        await atrium("tenant", "limit", "acme", "--amount", "1", "--capability", "chess")
+    with pytest.raises(NotFound, match="no such limit"):
+        await atrium("tenant", "limit", "acme", "--amount", "default")
+
+
+def test_on_the_command_line_an_error_is_one_line_and_status_1(tmp_path):
+    done = subprocess.run(
+        [*CLI, "key", "create", "nobody"],
+        env={**os.environ, "ATRIUM_STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == "atrium: The tenant 'nobody' does not exist.\n"

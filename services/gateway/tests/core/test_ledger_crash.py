@@ -1,6 +1,6 @@
 """The gateway is killed between any two lines: nothing settled is lost, nothing is doubled."""
 
-import subprocess
+import asyncio
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -41,8 +41,10 @@ async def all_events(core):
 
 @pytest.mark.parametrize("seed", [1])
 async def test_what_was_settled_is_in_the_ledger_once_and_the_sums_agree(tmp_path, catalogue, seed):
-    rounds = 18
-    subprocess.run([sys.executable, VICTIM, tmp_path, str(rounds), str(seed)], check=True)
+    rounds = 12
+    command = (sys.executable, str(VICTIM), str(tmp_path), str(rounds), str(seed))
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 0
     said = promises(tmp_path)
     settings = GatewaySettings(state_dir=tmp_path)
     async with open_core(settings, catalogue=catalogue) as core:
@@ -52,7 +54,7 @@ async def test_what_was_settled_is_in_the_ledger_once_and_the_sums_agree(tmp_pat
         sums = await core.reports.totals(
             "acme", start=now - timedelta(hours=2), end=now + timedelta(hours=1)
         )
-    assert len(said["settled"]) > 50
+    assert len(said["settled"]) > 30
     assert Counter(event.id for event in events).most_common(1)[0][1] == 1
     for key, amount in said["settled"]:
         assert by_id[key].outcome == "completed"

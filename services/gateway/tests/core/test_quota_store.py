@@ -116,9 +116,8 @@ async def test_it_admits_what_the_simplest_model_admits(steps, tokens, requests)
                 assert fits
                 taken[str(number)] = [clock.now, amounts]
                 open_.append(str(number))
-            except QuotaExceeded as err:
+            except QuotaExceeded:
                 assert not fits
-                assert all(violation.remaining >= 0 for violation in err.violations)
         elif action in ("settle", "release") and open_:
             key = open_.pop(first % len(open_))
             actual = [second, second, 1] if action == "settle" else [0, 0, 0]
