@@ -34,6 +34,7 @@ _DEMUXERS = (
 _DECLARES_LENGTH = frozenset({"ogg", "flac", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"})
 _RATES = range(1_000, 768_001)
 _GROUP_SECONDS = 5
+_ROUNDING = 1e-3
 _BARE_HEADER_BYTES = 4096
 _FIELD = "audio"
 
@@ -131,7 +132,7 @@ class _Packets:
                     field=_FIELD,
                 )
             seconds += frame.samples / frame.sample_rate
-            if seconds > self._limits.duration.total_seconds():
+            if seconds > self._limits.duration.total_seconds() + _ROUNDING:
                 raise _too_long(self._limits)
             yield frame
 

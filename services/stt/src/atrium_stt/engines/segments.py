@@ -43,17 +43,6 @@ def of_part(decoded: list[fw.Segment], part: Part, first: int) -> list[fw.Segmen
     return mine
 
 
-def after(part: Part, samples: int) -> Part:
-    """Returns what follows the first `samples` of a part."""
-    spans: list[Span] = []
-    skip = samples
-    for span in part.spans:
-        if span.length > skip:
-            spans.append(Span(span.start + skip, span.stop))
-        skip = max(0, skip - span.length)
-    return Part(tuple(spans), part.offset + samples)
-
-
 def restored(
     segments: Iterable[fw.Segment], spans: Sequence[Span], *, offset: int
 ) -> Iterator[fw.Segment]:

@@ -1,0 +1,1 @@
+"""Ships with the service: makes audio files and tiny models for tests, here and elsewhere."""
