@@ -83,6 +83,8 @@ class WeightStore:
 
     def cached(self, entry: ModelEntry, name: str) -> Path | None:
         """Returns what `derive` made under this name, or ``None``."""
+        if self._find(entry) is None:
+            return None
         target = self.cache_dir(entry, name)
         return target if target.is_dir() else None
 
