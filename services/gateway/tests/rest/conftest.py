@@ -1,0 +1,293 @@
+"""The whole gateway on real sockets, over the services with their fake engines."""
+
+import asyncio
+import io
+import json
+import socket
+import wave
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from openai import AsyncOpenAI
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from atrium_common.catalogue import Catalogue
+from atrium_common.testing import CREDENTIAL, RunningService, running_server
+from atrium_common.weights import WeightStore
+from atrium_gateway.app import create_app
+from atrium_gateway.auth.keys import make_key
+from atrium_gateway.auth.tokens import TokenClaims
+from atrium_gateway.core import Core, open_core
+from atrium_gateway.deps import Gateway
+from atrium_gateway.middleware.access_log import AccessLog
+from atrium_gateway.middleware.body_limit import BodyLimits
+from atrium_gateway.pipeline import Pipeline
+from atrium_gateway.quota.limits import Limit
+from atrium_gateway.settings import GatewaySettings
+from atrium_gateway.tenants.domain import ApiKey, Tenant
+from atrium_gateway.upstreams.fleet import open_fleet
+from atrium_gateway.usage.reports import EventView
+from atrium_llm.engines import open_engines as open_llm
+from atrium_llm.servicer import TextGenerationServicer
+from atrium_stt.engines import open_engines as open_stt
+from atrium_stt.servicer import TranscriptionServicer
+
+CATALOGUE = """
+models:
+  - {id: fake-chat, service: llm, capabilities: [chat, completion], engine: fake,
+     aliases: [gpt-4o-mini], context_length: 8192}
+  - {id: fake-slow, service: llm, capabilities: [chat, completion], engine: fake,
+     context_length: 8192,
+     options: {reply_tokens: 300, tokens_per_step: 1, tokens_per_second: 300}}
+  - {id: fake-embedding, service: llm, capabilities: [embedding], engine: fake,
+     aliases: [text-embedding-3-small], context_length: 512, embedding_dimensions: 8}
+  - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake,
+     aliases: [whisper-1]}
+"""
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """A running gateway and what stands behind it."""
+
+    url: str
+    core: Core
+    settings: GatewaySettings
+    llm_engine: Any
+    llm_port: int
+    log: io.BytesIO
+    registry: CollectorRegistry
+    closing: AsyncExitStack
+
+    async def key(
+        self, tenant: str, *limits: Limit, unlimited: bool = False, roles: tuple[str, ...] = ()
+    ) -> str:
+        """Makes a tenant, unless there is one, and a key of it."""
+        now = datetime.now(UTC)
+        if await self.core.tenants.tenant(tenant) is None:
+            await self.core.tenants.create_tenant(
+                Tenant(
+                    id=tenant,
+                    name=tenant,
+                    blocked=False,
+                    unlimited=unlimited,
+                    weight=1.0,
+                    limits=limits,
+                    created_at=now,
+                )
+            )
+        made = make_key(self.settings.resolved_key_pepper())
+        await self.core.tenants.create_key(
+            ApiKey(
+                id=made.id,
+                tenant=tenant,
+                name="",
+                digest=made.digest,
+                scopes=frozenset({"*"}),
+                roles=frozenset(roles),
+                created_at=now,
+                expires_at=None,
+                revoked_at=None,
+            )
+        )
+        return made.text
+
+    def token(self, tenant: str, **claims: Any) -> str:
+        """Mints a token of a tenant that exists."""
+        return self.core.tokens.mint(
+            TokenClaims(
+                tenant=tenant, subject="someone", lifetime=timedelta(minutes=5), **claims
+            )
+        )
+
+    async def events(self, tenant: str) -> list[EventView]:
+        """The tenant's ledger, oldest first."""
+        now = datetime.now(UTC)
+        found = await self.core.reports.events(
+            tenant, start=now - timedelta(hours=1), end=now + timedelta(hours=1), limit=1000
+        )
+        return list(found)[::-1]
+
+    async def settled(self, tenant: str, count: int) -> list[EventView]:
+        """The ledger, once it has `count` events and nothing is open."""
+        async with asyncio.timeout(20):
+            while len(events := await self.events(tenant)) < count:
+                await asyncio.sleep(0.02)
+        return events
+
+    def client(self, key: str) -> httpx.AsyncClient:
+        """A plain HTTP client."""
+        return httpx.AsyncClient(
+            base_url=self.url, headers={"authorization": f"Bearer {key}"}, timeout=30
+        )
+
+    def openai(self, key: str) -> AsyncOpenAI:
+        """The official client, without retries."""
+        client = AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
+        self.closing.push_async_callback(client.close)
+        return client
+
+
+@asynccontextmanager
+async def running_llm(catalogue: Catalogue, **settings: Any) -> AsyncIterator[tuple[Any, int]]:
+    """Runs the text service; gives its fake engine and its port."""
+    router = open_llm(catalogue.for_service("llm"), store=WeightStore(Path("unused")))
+    servicer = TextGenerationServicer(router, catalogue)
+    async with running_server(servicer, router, **settings) as service:
+        yield router.engines[0], service.port
+
+
+@asynccontextmanager
+async def running_stt(catalogue: Catalogue) -> AsyncIterator[RunningService]:
+    """Runs the transcription service over its fake engine."""
+    router = open_stt(catalogue.for_service("stt"), store=WeightStore(Path("unused")))
+    async with running_server(TranscriptionServicer(router, catalogue), router) as service:
+        yield service
+
+
+@asynccontextmanager
+async def running_rest(folder: Path, *, llm: bool = True) -> AsyncIterator[Rest]:
+    """Runs the gateway and the services; without the text service if not `llm`."""
+    (folder / "catalogue.yaml").write_text(CATALOGUE)
+    catalogue = Catalogue.load(folder / "catalogue.yaml")
+    settings = GatewaySettings(
+        state_dir=folder / "state",
+        catalogue=folder / "catalogue.yaml",
+        service_credential=SecretStr(CREDENTIAL),
+    )
+    async with AsyncExitStack() as stack:
+        core = await stack.enter_async_context(open_core(settings, catalogue=catalogue))
+        engine, llm_port = None, free_port()
+        if llm:
+            engine, llm_port = await stack.enter_async_context(running_llm(catalogue))
+        stt = await stack.enter_async_context(running_stt(catalogue))
+        fleet = await stack.enter_async_context(
+            open_fleet(
+                llm_target=f"127.0.0.1:{llm_port}",
+                stt_target=f"127.0.0.1:{stt.port}",
+                service_credential=CREDENTIAL,
+            )
+        )
+        pipeline = Pipeline(core.admission)
+        stack.push_async_callback(pipeline.drain)
+        gateway = Gateway(
+            authenticator=core.authenticator,
+            pipeline=pipeline,
+            catalogue=catalogue,
+            llm=fleet.llm,
+            stt=fleet.stt,
+            services=fleet.watches,
+            reports=core.reports,
+            now=lambda: datetime.now(UTC),
+        )
+        log, registry = io.BytesIO(), CollectorRegistry()
+        app = create_app(
+            gateway,
+            limits=BodyLimits(body_bytes=1 << 20, upload_bytes=8 << 20, idle_seconds=0.5),
+            registry=registry,
+            access_log=AccessLog(log),
+            cors_origins=("https://app.example",),
+        )
+        async with asyncio.timeout(10):
+            for name, watch in fleet.watches.items():
+                if llm or name != "llm":
+                    await watch.until_serving()
+        port = await stack.enter_async_context(serving(app))
+        yield Rest(
+            url=f"http://127.0.0.1:{port}",
+            core=core,
+            settings=settings,
+            llm_engine=engine,
+            llm_port=llm_port,
+            log=log,
+            registry=registry,
+            closing=stack,
+        )
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[int]:
+    """Serves an app over HTTP on a free port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = _Server(
+        uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=1,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+@pytest.fixture(scope="session")
+async def rest(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rest]:
+    """One gateway for all tests; each test uses tenants of its own."""
+    async with running_rest(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture
+def start_rest(tmp_path: Path) -> Callable[..., Any]:
+    """Starts a gateway of a test's own."""
+    return lambda **options: running_rest(tmp_path, **options)
+
+
+@pytest.fixture
+def llm_on() -> Callable[..., Any]:
+    """Runs a text service on a given port, for tests that kill one."""
+    return running_llm
+
+
+def free_port() -> int:
+    """Finds a port that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def recording() -> bytes:
+    """Twelve seconds of silence as WAV: three of the fake engine's segments."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes(bytes(2 * 8000 * 12))
+    return file.getvalue()
+
+
+@pytest.fixture
+def sse() -> Callable[[str], list[Any]]:
+    """Reads the data of an event stream; `[DONE]` stays text."""
+
+    def read(text: str) -> list[Any]:
+        data = [line[6:] for line in text.split("\n") if line.startswith("data: ")]
+        return [item if item == "[DONE]" else json.loads(item) for item in data]
+
+    return read

@@ -1,0 +1,91 @@
+"""Subtitles, durations in headers, and the words for what is wrong."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from atrium_gateway.api import subtitles
+from atrium_gateway.api.decode import explain
+from atrium_gateway.ratelimit import limit_headers, seconds_header, span
+
+
+@dataclass(frozen=True)
+class Line:
+    start: timedelta
+    end: timedelta
+    text: str
+
+
+def _line(start, end, text):
+    return Line(timedelta(seconds=start), timedelta(seconds=end), text)
+
+
+CUES = [
+    _line(0, 1.5, " Hello <b>"),
+    _line(1.5, 2, "  "),
+    _line(3599.9996, 7322.25, " two\n\nlines --> & more"),
+]
+
+
+def test_srt_numbers_what_is_said_and_keeps_blocks_whole():
+    assert subtitles.srt(CUES) == (
+        "1\n00:00:00,000 --> 00:00:01,500\nHello <b>\n"
+        "\n"
+        "2\n01:00:00,000 --> 02:02:02,250\ntwo\nlines -> & more\n"
+    )
+
+
+def test_vtt_escapes_markup():
+    assert subtitles.vtt(CUES) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello &lt;b&gt;\n"
+        "\n"
+        "01:00:00.000 --> 02:02:02.250\ntwo\nlines -&gt; &amp; more\n"
+    )
+
+
+def test_nothing_said_is_still_a_file():
+    assert subtitles.srt([]) == ""
+    assert subtitles.vtt([]) == "WEBVTT\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0ms"), (0.02, "20ms"), (1, "1s"), (59.1, "60s"), (360, "6m0s"), (3723, "1h2m3s")],
+)
+def test_durations_as_openai_writes_them(seconds, text):
+    # 59.1 s is rounded up: a client that waits that long must not come too early.
+    expected = "1m0s" if text == "60s" else text
+    assert span(timedelta(seconds=seconds)) == expected
+
+
+def test_retry_after_is_whole_and_never_zero():
+    assert seconds_header(timedelta(milliseconds=1)) == "1"
+    assert seconds_header(timedelta(seconds=1.2)) == "2"
+
+
+@dataclass(frozen=True)
+class State:
+    unit: str
+    limit: int
+    remaining: int
+    reset_time: datetime
+
+
+def test_tightest_limit_of_a_unit_is_shown():
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    hour = State("requests", 100, 3, now + timedelta(minutes=6))
+    day = State("requests", 1000, 900, now + timedelta(hours=6))
+    ever = State("tokens", 10, 5, datetime(9999, 12, 31, tzinfo=UTC))
+    assert limit_headers([hour, day, ever], now=now) == {
+        "x-ratelimit-limit-requests": "100",
+        "x-ratelimit-remaining-requests": "3",
+        "x-ratelimit-reset-requests": "6m0s",
+        "x-ratelimit-limit-tokens": "10",
+        "x-ratelimit-remaining-tokens": "5",
+    }
+
+
+def test_unknown_parameter_inside_another_is_named_by_its_path():
+    error = explain("Object contains unknown field `color` - at `$.messages[0]`")
+    assert (error.field, error.reason) == ("messages[0].color", "UNKNOWN_PARAMETER")
