@@ -1,10 +1,9 @@
 """Admission: reserve before the work, settle after it; the pipeline and the servicer call it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -17,6 +16,7 @@ from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.quota.store import QuotaStore
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.usage.billing import close_record
+from atrium_gateway.usage.port import Ledger
 from atrium_gateway.usage.price import PriceBook
 from atrium_gateway.usage.records import (
     EXPIRED,
@@ -32,35 +32,6 @@ __all__ = ["Admission", "LimitState", "Outcome", "Reservation"]
 
 _log = structlog.get_logger(__name__)
 _NO_USAGE = Usage()
-
-
-class Ledger(Protocol):
-    """Where admission records what it granted and what came of it."""
-
-    @property
-    def failing(self) -> bool:
-        """Whether the last write to disk failed."""
-        ...
-
-    def open(self, record: OpenRecord) -> None:
-        """Notes a granted reservation; on disk within milliseconds."""
-        ...
-
-    def close(self, event: UsageEvent) -> Awaitable[None]:
-        """Notes an event, at once; the awaitable ends when it is on disk."""
-        ...
-
-    async def synced(self) -> None:
-        """Returns when everything noted so far is on disk."""
-        ...
-
-    async def knows(self, event_id: str) -> bool:
-        """Whether there is an event of this id."""
-        ...
-
-    async def consumed(self, tenant: str, meter: Meter) -> int:
-        """What `tenant` consumed in the running window of `meter`, internal counts."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +135,7 @@ class Admission:
             QuotaExceeded: A limit refuses.
             Unavailable: The ledger or the database can't be written or read now.
         """
-        tenant = await self._directory.active_tenant(principal.tenant)
-        if not principal.allows(capability):
-            raise PermissionDenied(
-                f"The credential does not allow {capability}.", reason="SCOPE_MISSING"
-            )
-        if self._ledger.failing:
-            raise Unavailable("Usage can't be recorded now.", retry_after=timedelta(seconds=2))
-        meters = self._policy.meters(tenant, capability)
-        if meters and self._store.unseeded(meters):
-            await self._seed(tenant.id, meters)
+        meters = await self._allowed(principal, capability)
         reservation_id = self._new_id()
         held = lease or self._lease
         limits = await self._store.reserve(
@@ -182,7 +144,7 @@ class Admission:
         now = self._clock()
         record = OpenRecord(
             reservation_id,
-            tenant.id,
+            principal.tenant,
             principal.subject,
             capability,
             model,
@@ -288,6 +250,20 @@ class Admission:
                 "reservation_expired", request_id=entry.record.request_id, id=reservation_id
             )
         return len(late)
+
+    async def _allowed(self, principal: Principal, capability: str) -> Sequence[Meter]:
+        """The meters to reserve on, once nothing but a limit can refuse any more."""
+        tenant = await self._directory.active_tenant(principal.tenant)
+        if not principal.allows(capability):
+            raise PermissionDenied(
+                f"The credential does not allow {capability}.", reason="SCOPE_MISSING"
+            )
+        if self._ledger.failing:
+            raise Unavailable("Usage can't be recorded now.", retry_after=timedelta(seconds=2))
+        meters = self._policy.meters(tenant, capability)
+        if meters and self._store.unseeded(meters):
+            await self._seed(tenant.id, meters)
+        return meters
 
     async def _seed(self, tenant: str, meters: Sequence[Meter]) -> None:
         async with self._seeding:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import ColumnElement, Executable, Row, and_, func, or_, select
+from sqlalchemy import ColumnElement, Executable, Row, and_, func, literal_column, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -213,7 +213,8 @@ class UsageReports:
 
 _GROUPS: dict[Group, ColumnElement[object]] = {
     Group.HOUR: usage_hourly.c.hour,
-    Group.DAY: usage_hourly.c.hour - usage_hourly.c.hour % 24,
+    # Not a parameter: PostgreSQL would take it for another one in GROUP BY.
+    Group.DAY: usage_hourly.c.hour - usage_hourly.c.hour % literal_column("24"),
     Group.CAPABILITY: usage_hourly.c.capability,
     Group.MODEL: usage_hourly.c.model,
 }
