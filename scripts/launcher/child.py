@@ -50,7 +50,7 @@ class Child:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         except OSError as err:
             raise LaunchError(f"{program.name} can't be started: {err}") from err
@@ -96,7 +96,7 @@ def describe(status: int) -> str:
     return f"was ended by {signal.Signals(-status).name}"
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Runs in the new process: the kernel ends it when the launcher is gone, killed or not.
 
     The signal is SIGTERM, so that running requests are still settled.

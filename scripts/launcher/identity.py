@@ -5,11 +5,11 @@ command makes the database where there is none.
 """
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from launcher import preflight
+from launcher.command import run_module
 from launcher.errors import LaunchError
 from launcher.probe import status_of
 
@@ -49,15 +49,10 @@ async def _new_key(state: Path, environment: Mapping[str, str]) -> str:
 
 async def _atrium(*arguments: str, environment: Mapping[str, str]) -> str:
     """Runs the administration command; returns what it wrote."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "atrium_gateway.cli", *arguments),
-        env=environment,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    result = await run_module(
+        "atrium_gateway.cli", *arguments, environment=environment, keep_output=True
     )
-    output, errors = await process.communicate()
-    if process.returncode != 0:
-        lines = errors.decode(errors="replace").strip().splitlines() or ["it said nothing"]
-        raise LaunchError(f"`atrium {' '.join(arguments[:2])}` failed: {lines[-1]}")
-    return output.decode().strip()
+    if result.status != 0:
+        last = result.errors.rpartition("\n")[2] or f"exit status {result.status}"
+        raise LaunchError(f"`atrium {' '.join(arguments[:2])}` failed: {last}")
+    return result.output

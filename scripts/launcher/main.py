@@ -14,10 +14,12 @@ from launcher import identity, preflight, weights
 from launcher.display import Display
 from launcher.errors import LaunchError
 from launcher.options import Options, parse
+from launcher.probe import until_served
 from launcher.programs import plan, suite_environment
 from launcher.suite import Suite
 
 _NOTE_EVERY_SECONDS = 10.0
+_CONNECT_SECONDS = 30.0
 
 
 class Stop:
@@ -91,8 +93,8 @@ async def _serve(
         suite.start(services)
         key = await identity.development_key(options.state, shared)
         suite.start([gateway])
-        await _until_ready(suite, options, display)
         address = f"http://127.0.0.1:{options.ports['ATRIUM_GATEWAY_PORT']}"
+        await _until_ready(suite, options, display, address=address)
         key = await identity.confirmed_key(key, options.state, shared, address=address)
         display.welcome(
             address=address,
@@ -103,7 +105,7 @@ async def _serve(
         await suite.watch()
 
 
-async def _until_ready(suite: Suite, options: Options, display: Display) -> None:
+async def _until_ready(suite: Suite, options: Options, display: Display, *, address: str) -> None:
     loop = asyncio.get_running_loop()
     started = noted = loop.time()
     with display.progress("starting") as update:
@@ -117,3 +119,11 @@ async def _until_ready(suite: Suite, options: Options, display: Display) -> None
                 display.note(text)
 
         await suite.until_ready(seconds=options.start_seconds, on_wait=on_wait)
+        update("waiting for the gateway to see the services")
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                await until_served(address, options.services)
+        except TimeoutError as err:
+            raise LaunchError(
+                f"the gateway does not reach the services, which are ready (see {address}/health)"
+            ) from err
