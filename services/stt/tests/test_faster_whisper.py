@@ -1,0 +1,179 @@
+"""The real engine: Whisper base hears right, and the large-v3 shape takes every path."""
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
+
+from atrium_common.errors import InvalidArgument, NotFound
+from atrium_stt.audio import open_recording
+from atrium_stt.domain import Segment, Task, TranscriptionEvent, TranscriptionInfo, TranscriptionJob
+from atrium_stt.engines.faster_whisper import FasterWhisperEngine
+from atrium_stt.testing.sentences import SENTENCES
+from atrium_stt.testing.sounds import FORMATS, RATE, encode, read_wav, write_wav
+
+pytestmark = pytest.mark.model
+NORMAL = EnglishTextNormalizer({})
+BASE, LARGE, ENGLISH = "whisper-base", "tiny-large-v3", "tiny-en"
+
+
+async def events(
+    engine: FasterWhisperEngine, audio: Path, model: str = BASE, **options: object
+) -> list[TranscriptionEvent]:
+    job = TranscriptionJob(model=model, **options)  # type: ignore[arg-type]
+    return [event async for event in engine.transcribe(job, audio)]
+
+
+def heard(given: list[TranscriptionEvent]) -> list[Segment]:
+    return [event.step for event in given if isinstance(event.step, Segment)]
+
+
+def text(given: list[TranscriptionEvent]) -> str:
+    return "".join(segment.text for segment in heard(given))
+
+
+def wer(said: str, given: str) -> float:
+    return float(jiwer.wer(NORMAL(said), NORMAL(given)))
+
+
+@pytest.fixture(scope="session")
+def minutes(spoken: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All sentences twice: 85 s, with pauses."""
+    pause = np.zeros(RATE * 3 // 5, np.int16)
+    pieces = [piece for path in spoken * 2 for piece in (read_wav(path), pause)]
+    return write_wav(tmp_path_factory.mktemp("long") / "minutes", np.concatenate(pieces))
+
+
+async def test_ten_ordinary_sentences(base: FasterWhisperEngine, spoken: list[Path]) -> None:
+    given = [text(await events(base, path)) for path in spoken]
+    assert wer(" ".join(SENTENCES), " ".join(given)) < 0.10
+
+
+async def test_a_long_recording_is_heard_in_batches_that_stream(
+    base: FasterWhisperEngine, minutes: Path
+) -> None:
+    given = await events(base, minutes)
+    assert wer(" ".join(SENTENCES * 2), text(given)) < 0.10
+    segments = heard(given)
+    assert [s.index for s in segments] == list(range(len(segments)))
+    assert len(segments) >= 3
+    info = given[0].step
+    assert isinstance(info, TranscriptionInfo)
+    assert info.language == "en"
+    audio = [event.usage.input_audio for event in given]
+    assert audio == sorted(audio)
+    assert audio[-1] == info.duration
+    assert all(s.start < s.end <= info.duration for s in segments)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+async def test_the_format_does_not_matter(
+    base: FasterWhisperEngine, spoken: list[Path], tmp_path: Path, kind: str
+) -> None:
+    path = encode(tmp_path / "upload", read_wav(spoken[3]), kind)
+    assert wer(SENTENCES[3], text(await events(base, path, language="en"))) <= 0.10
+
+
+async def test_silence_gives_no_text(base: FasterWhisperEngine, tmp_path: Path) -> None:
+    given = await events(base, write_wav(tmp_path / "silence", np.zeros(5 * RATE, np.int16)))
+    assert not heard(given)
+    assert isinstance(given[0].step, TranscriptionInfo)
+
+
+async def test_words_have_times(base: FasterWhisperEngine, spoken: list[Path]) -> None:
+    segments = heard(await events(base, spoken[5], word_timestamps=True))
+    words = [word for segment in segments for word in segment.words]
+    assert "".join(word.text for word in words) == "".join(s.text for s in segments)
+    assert all(word.start <= word.end for word in words)
+    assert [w.start for w in words] == sorted(w.start for w in words)
+
+
+async def test_leaving_stops_the_work_at_the_next_segment(
+    base: FasterWhisperEngine, minutes: Path, spoken: list[Path]
+) -> None:
+    with await open_recording(minutes) as recording:
+        job = TranscriptionJob(
+            model=BASE, language="en", beam_size=1, condition_on_previous_text=True
+        )
+        seen: list[Segment] = []
+        async with aclosing(base.transcribe(job, recording)) as stream:  # type: ignore[type-var]
+            async for event in stream:
+                if isinstance(event.step, Segment):
+                    seen.append(event.step)
+                    assert event.usage.input_audio == event.step.end
+                    if len(seen) == 2:
+                        break
+    async with asyncio.timeout(30):  # the thread is free for the next, and hears it right
+        assert wer(SENTENCES[0], text(await events(base, spoken[0]))) < 0.10
+
+
+OPTIONS: list[dict[str, object]] = [
+    {},
+    {"language": "yue"},
+    {"task": Task.TRANSLATE, "language": "de"},
+    {"word_timestamps": True},
+    {"temperature": 0.7},
+    {"temperature": 0.0, "beam_size": 1},
+    {"voice_activity_detection": False},
+    {"condition_on_previous_text": True, "prompt": "Atrium. " * 300},
+    {"prompt": "Atrium. " * 300, "hotwords": ("Atrium", "Flite")},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o) or "plain")
+async def test_the_large_shape_takes_every_path(
+    tiny: FasterWhisperEngine, spoken: list[Path], options: dict[str, object]
+) -> None:
+    given = await events(tiny, spoken[0], LARGE, **options)
+    assert isinstance(given[0].step, TranscriptionInfo)
+    assert given[-1].step is None
+    if "language" in options:
+        assert given[0].step.language == options["language"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.0}, {"word_timestamps": True, "temperature": 0.0}]
+)
+async def test_the_large_shape_decodes_in_batches(
+    tiny: FasterWhisperEngine, minutes: Path, options: dict[str, object]
+) -> None:
+    given = await events(tiny, minutes, LARGE, language="en", beam_size=1, **options)
+    assert given[-1].usage.input_audio.total_seconds() > 60
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "field"),
+    [
+        (LARGE, {"language": "tlh"}, "language"),
+        (ENGLISH, {"language": "de"}, "language"),
+        (ENGLISH, {"task": Task.TRANSLATE}, "task"),
+        (LARGE, {"hotwords": tuple(f"antidisestablishment{n}" for n in range(64))}, "hotwords"),
+    ],
+)
+async def test_a_model_refuses_by_name_what_it_can_not_do(
+    tiny: FasterWhisperEngine,
+    spoken: list[Path],
+    model: str,
+    options: dict[str, object],
+    field: str,
+) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await events(tiny, spoken[0], model, **options)
+    assert caught.value.field == field
+
+
+async def test_models_verify_unload_and_load_again(tiny: FasterWhisperEngine) -> None:
+    before = tiny.models()[0].verified_at
+    await tiny.verify(LARGE)
+    after = tiny.models()[0].verified_at
+    assert before is not None
+    assert after is not None
+    assert after > before
+    await tiny.unload_model(LARGE)
+    await tiny.load_model(LARGE)
+    with pytest.raises(NotFound):
+        await tiny.verify("gpt-9")
