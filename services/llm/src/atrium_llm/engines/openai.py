@@ -12,7 +12,7 @@ import openai
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
-from atrium_common.errors import NotFound, Unavailable, Unimplemented
+from atrium_common.errors import AtriumError, NotFound, Unavailable, Unimplemented
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_llm.domain import (
@@ -139,7 +139,7 @@ class OpenAiEngine:
                     if deltas:
                         yield self._event(entry, job, reader, deltas)
         except openai.OpenAIError as error:
-            raise from_openai_error(error, model=job.model) from error
+            raise self._ours(error, job.model) from error
         except (ValueError, TypeError, AttributeError) as error:
             # The client library hands a chunk that is no JSON, or of another shape, on.
             raise _broken(job.model) from error
@@ -199,7 +199,7 @@ class OpenAiEngine:
             reply = await self._client(job.model).embeddings.create(model=name, **arguments)
             vectors = [_unit(item.embedding) for item in sorted(reply.data, key=lambda i: i.index)]
         except openai.OpenAIError as error:
-            raise from_openai_error(error, model=job.model) from error
+            raise self._ours(error, job.model) from error
         except (ValueError, TypeError, AttributeError) as error:
             raise _broken(job.model) from error
         if len(vectors) != len(job.inputs):
@@ -231,6 +231,9 @@ class OpenAiEngine:
         if capabilities and not set(capabilities) & set(entry.capabilities):
             raise Unimplemented(f"The model {model!r} does not offer {capabilities[0]}.")
         return entry
+
+    def _ours(self, error: openai.OpenAIError, model: str) -> AtriumError:
+        return from_openai_error(error, model=model, secret=self._client(model).api_key)
 
     def _client(self, model: str) -> openai.AsyncOpenAI:
         client = self._clients.get(model)

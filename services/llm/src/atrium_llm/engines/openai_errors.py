@@ -25,15 +25,16 @@ _LONGEST_RETRY = timedelta(hours=1)
 _RETRY_UNKNOWN = timedelta(seconds=1)
 
 
-def from_openai_error(error: openai.OpenAIError, *, model: str) -> AtriumError:
+def from_openai_error(error: openai.OpenAIError, *, model: str, secret: str) -> AtriumError:
     """Turns an error of the client library into one of ours.
 
     Args:
         error: What the client raised.
         model: Catalogue id, for the message.
+        secret: The key; blacked out where the provider repeats it.
     """
     if isinstance(error, openai.APIStatusError):
-        return _from_status(error, model)
+        return _from_status(error, model, secret)
     if isinstance(error, openai.APITimeoutError):
         return Unavailable(
             f"The provider of {model!r} did not answer in time.", retry_after=_RETRY_UNKNOWN
@@ -45,11 +46,12 @@ def from_openai_error(error: openai.OpenAIError, *, model: str) -> AtriumError:
     return Unavailable(f"The provider of {model!r} broke its answer off.", reason="PROVIDER_FAILED")
 
 
-def _from_status(error: openai.APIStatusError, model: str) -> AtriumError:
+def _from_status(error: openai.APIStatusError, model: str, secret: str) -> AtriumError:
     status = error.status_code
     if status in (400, 422):
+        text = error_text(error.body).replace(secret, "[key]")[:_LONGEST_MESSAGE]
         return InvalidArgument(
-            f"The provider of {model!r} refused the request: {error_text(error.body)}",
+            f"The provider of {model!r} refused the request: {text}",
             reason=(error.code or "INVALID_ARGUMENT").upper()[:64],
             field=_our_field(error.param),
         )
@@ -82,10 +84,10 @@ def _our_field(param: str | None) -> str | None:
 
 
 def error_text(body: object) -> str:
-    """Returns the message of an error body, shortened; one sentence if it has none."""
+    """Returns the message of an error body; one sentence if it has none."""
     message = body.get("message") if isinstance(body, Mapping) else None
     text = message if isinstance(message, str) and message else "it gave no reason."
-    return text[:_LONGEST_MESSAGE]
+    return text
 
 
 def retry_after(headers: Mapping[str, str]) -> timedelta | None:

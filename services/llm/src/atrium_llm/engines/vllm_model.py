@@ -41,6 +41,21 @@ _NOTATIONS = {"hermes": HERMES, "mistral": MISTRAL, "llama3": LLAMA3, "none": No
 _REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 
+class _Prompter(Prompter):
+    """A prompter whose tool notation the catalogue may state."""
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, *, vocabulary: int, notation: str
+    ) -> None:
+        super().__init__(tokenizer, vocabulary=vocabulary)
+        self._stated = notation
+
+    @property
+    def notation(self) -> ToolNotation | None:
+        """What the catalogue states, else what the chat template teaches."""
+        return super().notation if self._stated == "auto" else _NOTATIONS[self._stated]
+
+
 class VllmModel:
     """A loaded model.
 
@@ -64,10 +79,8 @@ class VllmModel:
         tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
         self._tokenizer = tokenizer
         size = config.get_vocab_size()
-        self._prompter = Prompter(tokenizer, vocabulary=size)
+        self._prompter = _Prompter(tokenizer, vocabulary=size, notation=options.tool_notation)
         self._notation = self._prompter.notation
-        if options.tool_notation != "auto":
-            self._notation = _NOTATIONS[options.tool_notation]
         # A model that only pools needs no grammars and may have no end token.
         self._vocabulary = (
             Vocabulary(tokenizer, size=size, end_tokens=[tokenizer.eos_token_id])
