@@ -29,8 +29,8 @@ from atrium_llm.domain import (
     Tool,
     ToolMode,
 )
+from atrium_llm.engines.hf.batch import PackedBatch
 from atrium_llm.engines.hf.generator import Generator
-from atrium_llm.engines.hf.loop import PackedBatch
 from atrium_llm.engines.transformers import TransformersEngine
 
 Made = Callable[..., "asyncio.Future[TransformersEngine]"]

@@ -69,7 +69,9 @@ def convert_gguf(file: Path, target: Path) -> None:
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    fresh = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    fresh = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        config, dtype=torch.bfloat16
+    )
     state = {key: value.to(torch.bfloat16) for key, value in loaded.state_dict().items()}
     fresh.load_state_dict(state)
     fresh.generation_config = loaded.generation_config

@@ -5,8 +5,9 @@ off the event loop, because long prompts take a while to tokenize.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
@@ -91,7 +92,10 @@ class Prompter:
         tools = [_tool(tool) for tool in self._usable_tools(chat)] or None
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=True
+                cast("list[dict[str, str]]", messages),  # narrower than what templates take
+                tools=tools,  # type: ignore[arg-type]
+                tokenize=False,
+                add_generation_prompt=True,
             )
         except (jinja2.TemplateError, TypeError, KeyError) as error:
             # Templates refuse what they can't render, e.g. two users in a row.
@@ -111,7 +115,7 @@ class Prompter:
                 raise _refused(field, "is only honoured with a required or named tool choice.")
         return chat.tools
 
-    def _message(self, message: ChatMessage, index: int) -> Mapping[str, object]:
+    def _message(self, message: ChatMessage, index: int) -> dict[str, object]:
         field = f"job.chat.messages[{index}]"
         role = message.role
         if role is Role.DEVELOPER and "developer" not in self._template:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +58,7 @@ class Embedder:
             folder, dtype=dtype, local_files_only=True
         )
         self._model = model.to(device).eval()  # type: ignore[arg-type]
-        self._tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
         self._pool = _pooling(folder)
         window = getattr(model.config, "max_position_embeddings", 512)
         self.context_length: int = min(entry.context_length or window, window)

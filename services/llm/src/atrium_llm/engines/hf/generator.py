@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,8 +30,9 @@ from atrium_llm.domain import (
     ToolMode,
 )
 from atrium_llm.engines.hf.attention import BLOCK, IMPLEMENTATION, KeyValues, register
+from atrium_llm.engines.hf.batch import PackedBatch
 from atrium_llm.engines.hf.chat import Prompt, Prompter
-from atrium_llm.engines.hf.loop import EngineLoop, PackedBatch
+from atrium_llm.engines.hf.loop import EngineLoop
 from atrium_llm.engines.hf.options import GeneratorOptions, dtype_for
 from atrium_llm.engines.hf.scheduler import Limits
 from atrium_llm.engines.hf.sequence import Choice, Mailbox, Request
@@ -78,7 +80,7 @@ class Generator:
         self._entry = entry
         self._device = device
         self._model = _load_model(folder, dtype_for(entry.dtype, device), device)
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+        tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder))
         config = self._model.config.get_text_config()
         self._layers: int = config.num_hidden_layers
         self._prompter = Prompter(tokenizer, vocabulary=config.vocab_size)
@@ -93,7 +95,7 @@ class Generator:
         self._defaults = _defaults(self._model)
         limits = self._limits(options)
         window = min(entry.context_length or 1 << 30, config.max_position_embeddings)
-        self.context_length = min(window, limits.cache_tokens)
+        self.context_length: int = min(window, limits.cache_tokens)
         self._numbers = itertools.count()
         self._preparing = DeviceThread(f"prepare-{entry.id}")
         self._loop = EngineLoop(
@@ -255,7 +257,9 @@ def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTr
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, attn_implementation=IMPLEMENTATION, local_files_only=True
     )
-    return model.to(device).eval()  # type: ignore[arg-type]
+    model.to(device)  # type: ignore[arg-type]
+    model.eval()  # type: ignore[no-untyped-call]
+    return model
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> set[int]:

@@ -16,43 +16,24 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from atrium_common.errors import AtriumError, InternalError, Unavailable
-from atrium_llm.domain import (
-    ChoiceDelta,
-    FinishReason,
-    GenerationEvent,
-    TokenLogprob,
-    ToolCall,
-)
-from atrium_llm.engines.hf.attention import BLOCK, KeyValues, Segment, Segments
+from atrium_llm.domain import ChoiceDelta, GenerationEvent
+from atrium_llm.engines.hf.attention import BLOCK, KeyValues, Segment
+from atrium_llm.engines.hf.batch import PackedBatch, pack
 from atrium_llm.engines.hf.sampler import Picked, Sampler
 from atrium_llm.engines.hf.scheduler import Limits, Piece, Scheduler
 from atrium_llm.engines.hf.sequence import Choice, Request
 from atrium_llm.engines.hf.vocabulary import Vocabulary
+from atrium_llm.engines.hf.writer import Writer
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class PackedBatch:
-    """Input of one forward: all pieces in one row.
-
-    Attributes:
-        ids: Token ids.
-        positions: Position of each in its own sequence.
-        segments: Where each sequence lies in the row.
-        wanted: Places in the row whose logits are wanted.
-    """
-
-    ids: list[int]
-    positions: list[int]
-    segments: Segments
-    wanted: list[int]
+T = TypeVar("T")
 
 
 Forward = Callable[[PackedBatch], Tensor]
@@ -90,7 +71,7 @@ class EngineLoop:
             name: Shown in stack dumps.
         """
         self._forward = forward
-        self._vocabulary = vocabulary
+        self._writer = Writer(vocabulary)
         self._sampler = Sampler(vocabulary.end_tokens)
         self._scheduler = Scheduler(limits, layers)
         self._layers = layers
@@ -192,10 +173,10 @@ class EngineLoop:
         for piece in pieces:
             if piece.choice.request.admitted is None:
                 piece.choice.request.admitted = now
-        logits = self._try(_pack(pieces))
+        logits = self._try(pack(pieces))
         if logits is None and len(pieces) > 1:
             # One of them is bad: each alone, so that the others go on.
-            results = [([piece], self._try(_pack([piece]))) for piece in pieces]
+            results = [([piece], self._try(pack([piece]))) for piece in pieces]
         else:
             results = [(list(pieces), logits)]
         failed = [part[0] for part, made in results if made is None]
@@ -263,7 +244,7 @@ class EngineLoop:
             try:
                 if isinstance(result, AtriumError):
                     raise result
-                delta = self._extend(choice, result)
+                delta = self._writer.extend(choice, result)
             except AtriumError as error:
                 deltas.pop(request, None)
                 self._release(request, error)
@@ -278,61 +259,6 @@ class EngineLoop:
             if request.ended:
                 self._release(request, None)
 
-    def _extend(self, choice: Choice, picked: Picked) -> ChoiceDelta | None:
-        """Adds one token to a choice; returns what the reader sees of it."""
-        request, token = choice.request, picked.token
-        first = choice.generated == 0
-        choice.tokens.append(token)
-        choice.generated += 1
-        request.output_tokens += 1
-        if request.plan.counts_tokens:
-            choice.counts[token] += 1
-        ended = token in self._vocabulary.end_tokens
-        text = ""
-        if not ended:
-            may_stop = choice.generated >= request.plan.min_tokens
-            text = choice.text.push(self._vocabulary.text_bytes(token), may_stop=may_stop)
-            if choice.constraint is not None:
-                choice.constraint.accept(token)
-        return self._delta(choice, picked, request.echo + text if first else text, ended=ended)
-
-    def _delta(
-        self, choice: Choice, picked: Picked, text: str, *, ended: bool
-    ) -> ChoiceDelta | None:
-        request = choice.request
-        finish: FinishReason | None = None
-        complete = choice.constraint is not None and choice.constraint.complete
-        if ended or choice.text.stop is not None or complete:
-            finish = FinishReason.STOP
-        elif choice.generated >= request.limit:
-            finish = FinishReason.LENGTH
-        if finish is not None:
-            choice.ended = True
-            text += choice.text.flush()
-        calls: Sequence[ToolCall] = ()
-        if choice.tools is not None:
-            text, calls = choice.tools.push(text, last=choice.ended)
-            choice.ended = choice.ended or choice.tools.complete
-            if choice.tools.complete or (choice.tools.called and finish is FinishReason.STOP):
-                finish = FinishReason.TOOL_CALLS
-        logprobs: tuple[TokenLogprob, ...] = ()
-        if request.plan.top_logprobs >= 0 and not ended:
-            logprobs = (self._logprob(picked),)
-        if not (text or calls or logprobs or finish):
-            return None
-        return ChoiceDelta(
-            index=choice.index,
-            text=text,
-            tool_calls=calls,
-            logprobs=logprobs,
-            finish_reason=finish,
-            stop=choice.text.stop,
-        )
-
-    def _logprob(self, picked: Picked) -> TokenLogprob:
-        top = [self._vocabulary.logprob(token, value) for token, value in picked.top]
-        return self._vocabulary.logprob(picked.token, picked.logprob, top)
-
     def _release(self, request: Request, error: AtriumError | None) -> None:
         """Takes a request out and tells its reader that nothing more comes."""
         request.released = True
@@ -346,7 +272,7 @@ class EngineLoop:
             news, self._outbox = self._outbox, []
             self._call(_deliver, news)
 
-    def _call(self, function: Callable[[object], None], argument: object) -> None:  # type: ignore[misc]
+    def _call(self, function: Callable[[T], None], argument: T) -> None:
         try:
             self._events.call_soon_threadsafe(function, argument)
         except RuntimeError:  # the readers' event loop is closed: nobody is left to tell
@@ -359,19 +285,3 @@ def _deliver(news: list[tuple[Request, GenerationEvent | AtriumError | None]]) -
             request.mailbox.put(item)
         else:
             request.mailbox.end(item)
-
-
-def _pack(pieces: Sequence[Piece]) -> PackedBatch:
-    ids: list[int] = []
-    positions: list[int] = []
-    segments: list[Segment] = []
-    wanted: list[int] = []
-    for piece in pieces:
-        cache = piece.choice.cache
-        start, behind = len(ids), cache.length
-        ids += piece.choice.tokens[behind : behind + piece.count]
-        positions += range(behind, behind + piece.count)
-        segments.append(Segment(start, len(ids), cache))
-        if piece.completes:
-            wanted.append(len(ids) - 1)
-    return PackedBatch(ids, positions, segments, wanted)

@@ -6,7 +6,7 @@ inverting its cumulative distribution at the choice's own random number, so that
 repeats whatever else is in the batch. The loop calls `Sampler.pick` once per step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,7 +37,7 @@ class Picked:
 class Sampler:
     """Chooses tokens for a batch; keeps nothing between steps."""
 
-    def __init__(self, end_tokens: Sequence[int]) -> None:
+    def __init__(self, end_tokens: Collection[int]) -> None:
         """Takes the tokens that `min_tokens` forbids."""
         self._end_tokens = list(end_tokens)
 
@@ -92,7 +92,7 @@ class Sampler:
     def _choose(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
         plans = [choice.request.plan for choice in choices]
         if all(plan.greedy for plan in plans):
-            return logits.argmax(-1).tolist()  # type: ignore[no-any-return]
+            return logits.argmax(-1).tolist()
         tokens = [0] * len(plans)
         greedy = [row for row, plan in enumerate(plans) if plan.greedy]
         plain = [row for row, p in enumerate(plans) if not p.greedy and not p.truncates]

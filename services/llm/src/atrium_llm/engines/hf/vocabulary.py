@@ -3,7 +3,7 @@
 Bytes, not strings: a character may be spread over several tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import llguidance.hf
 from llguidance import LLTokenizer
@@ -26,7 +26,7 @@ class Vocabulary:
         tokenizer: PreTrainedTokenizerFast,
         *,
         size: int,
-        end_tokens: Sequence[int],
+        end_tokens: Collection[int],
         markers: Sequence[str] = (),
     ) -> None:
         """Reads a tokenizer.
