@@ -4,6 +4,8 @@
 that breaks. `/v1` speaks OpenAI's shape, everything else RFC 9457.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +15,7 @@ import msgspec
 import structlog
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from atrium_common.errors import (
     AtriumError,
@@ -39,6 +42,8 @@ logger = structlog.get_logger(__name__)
 PROBLEM_JSON = "application/problem+json"
 DAY = timedelta(days=1)
 DEFAULT_RETRY = timedelta(seconds=2)
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +180,33 @@ async def handle(request: Request, error: Exception) -> Response:
         logger.error("unhandled exception", request_id=request_id, exc_info=error)
     failure = describe(error, request_id=request_id)
     body, content_type = render(failure, path=request.url.path, request_id=request_id)
-    return Response(
+    kind = LingeringResponse if failure.status == 413 else Response
+    return kind(
         body, status_code=failure.status, media_type=content_type, headers=dict(failure.headers)
     )
+
+
+class LingeringResponse(Response):
+    """An answer to a body that is not read to its end.
+
+    A connection that is closed while the client still sends is reset, and the client
+    may lose the answer; so for a moment the rest is taken and thrown away.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the answer, then reads on for at most `LINGER_SECONDS` or `LINGER_BYTES`."""
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        left = LINGER_BYTES
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while left > 0:
+                    message = await receive()
+                    if not message.get("more_body"):
+                        break
+                    left -= len(message.get("body", b""))
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _describe_http(error: HTTPException) -> HttpFailure:

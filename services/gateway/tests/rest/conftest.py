@@ -109,9 +109,7 @@ class Rest:
     def token(self, tenant: str, **claims: Any) -> str:
         """Mints a token of a tenant that exists."""
         return self.core.tokens.mint(
-            TokenClaims(
-                tenant=tenant, subject="someone", lifetime=timedelta(minutes=5), **claims
-            )
+            TokenClaims(tenant=tenant, subject="someone", lifetime=timedelta(minutes=5), **claims)
         )
 
     async def events(self, tenant: str) -> list[EventView]:

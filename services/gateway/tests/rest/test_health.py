@@ -86,7 +86,10 @@ async def test_metrics_count_routes_and_name_no_tenant(rest):
         await client.get("/v1/models/gpt-4o-mini")
         await client.get("/v1/surely/not/a/path")
     text = generate_latest(rest.registry).decode()
-    assert 'atrium_http_requests_total{method="GET",route="/v1/models/{model}",status="200"}' in text
+    assert (
+        'atrium_http_requests_total{method="GET",route="/v1/models/{model:path}",status="200"}'
+        in text
+    )
     assert 'route="unmatched"' in text
     assert "surely" not in text
     assert "health-metrics" not in text

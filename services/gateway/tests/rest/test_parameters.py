@@ -61,7 +61,7 @@ async def test_page_of_the_api_describes_what_is_served(rest):
     shown = set(page["components"]["schemas"][name]["properties"])
     lists = PARAMETERS["/v1/chat/completions"]
     assert shown == lists.honoured | lists.without_effect
-    for ref in re.findall(r'"\$ref": ?"#/components/schemas/([^"]+)"', httpx.Response(
-        200, json=page
-    ).text):
+    for ref in re.findall(
+        r'"\$ref": ?"#/components/schemas/([^"]+)"', httpx.Response(200, json=page).text
+    ):
         assert ref in page["components"]["schemas"]

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atrium_common.errors import TooLarge
-from atrium_gateway.errors import describe, render
-from atrium_gateway.middleware.request_record import record_of
+from atrium_gateway.errors import handle
 
 UPLOAD_PATHS = ("/v1/audio/", "/api/speech-to-text")
 
@@ -56,7 +56,8 @@ class BodyLimit:
             return
         limit, declared = self._limit(scope)
         if declared > limit:
-            await self._refuse(scope, send, limit)
+            refusal = await handle(Request(scope), _too_large(limit))
+            await refusal(scope, receive, send)
             return
         bounded = _BoundedReceive(receive, limit, self._limits, self._clock)
         await self._app(scope, bounded, send)
@@ -72,19 +73,6 @@ class BodyLimit:
                 is_json = value.lower().startswith(b"application/json")
         upload = not is_json and scope["path"].startswith(UPLOAD_PATHS)
         return (self._limits.upload_bytes if upload else self._limits.body_bytes), declared
-
-    async def _refuse(self, scope: Scope, send: Send, limit: int) -> None:
-        request_id = record_of(scope).request_id
-        failure = describe(_too_large(limit), request_id=request_id)
-        body, content_type = render(failure, path=scope["path"], request_id=request_id)
-        headers = {
-            **failure.headers,
-            "content-type": content_type,
-            "content-length": str(len(body)),
-        }
-        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": failure.status, "headers": pairs})
-        await send({"type": "http.response.body", "body": body})
 
 
 class _BoundedReceive:
@@ -112,6 +100,7 @@ class _BoundedReceive:
         self._seen += len(message.get("body", b""))
         self._open = bool(message.get("more_body"))
         if self._seen > self._limit:
+            self._open = False
             raise _too_large(self._limit)
         return message
 
