@@ -63,7 +63,7 @@ class Display:
             "Chat:",
             f"  curl {address}/v1/chat/completions -H {authorization} \\",
             "    -H 'Content-Type: application/json' \\",
-            '    -d \'{"model": "gpt-4o-mini", "messages": [{"role": "user",'
+            '    -d \'{"model": "gpt-4o-mini", "temperature": 0, "messages": [{"role": "user",'
             ' "content": "What is the capital of France?"}]}\'',
         ]
         if speech:
