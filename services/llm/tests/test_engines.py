@@ -61,6 +61,7 @@ def test_another_engine_for_all_drops_the_options_of_theirs() -> None:
     ("one", "words"),
     [
         (entry("a", "nothing"), "no engine 'nothing'"),
+        (entry("a", "vllm"), r"needs 'vllm'; install atrium-llm\[vllm\]"),
         (entry("a", "openai"), r"options\.base_url"),
         (entry("a", "fake", slots=0), r"options\.slots"),
     ],

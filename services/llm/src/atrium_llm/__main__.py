@@ -2,7 +2,7 @@
 
 import asyncio
 
-from atrium_common.catalogue import Catalogue
+from atrium_common.catalogue import Catalogue, CatalogueError
 from atrium_common.server import serve
 from atrium_common.weights import WeightStore
 from atrium_llm.engines import open_engines, with_engine
@@ -13,9 +13,12 @@ from atrium_llm.settings import LlmSettings
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
     settings = LlmSettings()
-    catalogue = Catalogue.load(settings.catalogue)
-    entries = with_engine(catalogue.for_service("llm"), settings.engine)
-    engines = open_engines(entries, store=WeightStore(settings.models_dir))
+    try:
+        catalogue = Catalogue.load(settings.catalogue)
+        entries = with_engine(catalogue.for_service("llm"), settings.engine)
+        engines = open_engines(entries, store=WeightStore(settings.models_dir))
+    except CatalogueError as error:
+        raise SystemExit(f"atrium_llm: {error}") from None
     servicer = TextGenerationServicer(engines, catalogue, max_queue=settings.max_queue)
     asyncio.run(serve(servicer, engines, settings))
 

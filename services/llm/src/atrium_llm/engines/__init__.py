@@ -37,12 +37,12 @@ def open_engine(
     module, _, attribute = target.partition(":")
     try:
         engine_class = getattr(importlib.import_module(module), attribute)
+        make = cast(Callable[..., TextGenerationEngine], engine_class)
+        return make(entries, store=store)
     except ModuleNotFoundError as error:
         raise CatalogueError(
             f"{entries[0].id}: the engine {name!r} needs {error.name!r}; install atrium-llm[{name}]"
         ) from error
-    make = cast(Callable[..., TextGenerationEngine], engine_class)
-    return make(entries, store=store)
 
 
 def open_engines(entries: Sequence[ModelEntry], *, store: WeightStore) -> EngineRouter:
