@@ -182,6 +182,9 @@ async def _sweeping(admission: Admission) -> AsyncIterator[None]:
                 await admission.expire()
             except AtriumError as err:
                 _log.warning("sweep_failed", reason=err.reason)
+            except Exception as err:
+                # The task's edge: a sweep that breaks must not be the last one.
+                _log.error("sweeper_broken", exc_info=err)
 
     task = asyncio.create_task(sweep(), name="lease-sweeper")
     try:

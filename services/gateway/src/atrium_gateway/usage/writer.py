@@ -73,6 +73,10 @@ class LedgerWriter:
             except (SQLAlchemyError, OSError) as err:
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
                 _log.warning("ledger_write_failed", error=type(err).__name__, retry_seconds=pause)
+            except Exception as err:
+                # The task's edge: whatever it is, the spool keeps the events until it is mended.
+                pause = _LONGEST_PAUSE_SECONDS
+                _log.error("ledger_writer_broken", exc_info=err)
 
     async def drain(self) -> None:
         """Writes everything that is committed now.
