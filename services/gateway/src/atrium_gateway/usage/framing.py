@@ -24,7 +24,7 @@ def frame(record: Record) -> bytes:
 def unframe(line: bytes) -> Record | None:
     """The record of a line without its newline, or ``None`` if the line is not whole."""
     payload = line[_CRC_LENGTH + 1 :]
-    if line[:_CRC_LENGTH] != b"%08x" % zlib.crc32(payload):
+    if line[: _CRC_LENGTH + 1] != b"%08x " % zlib.crc32(payload):
         return None
     try:
         return _DECODER.decode(payload)
