@@ -123,7 +123,7 @@ class Rest:
     async def settled(self, tenant: str, count: int) -> list[EventView]:
         """The ledger, once it has `count` events and nothing is open."""
         async with asyncio.timeout(20):
-            while len(events := await self.events(tenant)) < count:
+            while len(events := await self.events(tenant)) < count:  # noqa: ASYNC110 - a database
                 await asyncio.sleep(0.02)
         return events
 
@@ -217,6 +217,18 @@ async def running_rest(folder: Path, *, llm: bool = True) -> AsyncIterator[Rest]
         )
 
 
+async def until(done: Callable[[], bool]) -> None:
+    """Waits for what nobody announces; at most 10 seconds."""
+    async with asyncio.timeout(10):
+        while not done():  # noqa: ASYNC110 - the one place that looks again and again
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(name="until")
+def _until() -> Callable[..., Any]:
+    return until
+
+
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[int]:
     """Serves an app over HTTP on a free port."""
@@ -233,8 +245,7 @@ async def serving(app: Any) -> AsyncIterator[int]:
         )
     )
     task = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
+    await until(lambda: server.started)
     try:
         yield listener.getsockname()[1]
     finally:

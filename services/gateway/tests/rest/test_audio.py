@@ -75,7 +75,9 @@ async def test_stream_of_text(rest, recording):
 
 async def test_translation(rest, recording):
     client = rest.openai(await rest.key("audio-translate")).audio.translations
-    with pytest.warns(DeprecationWarning):  # the client's own, for the whole endpoint
+    with pytest.warns(
+        DeprecationWarning, match="deprecated"
+    ):  # the client's own, for the whole endpoint
         answer = await client.create(file=recording, model="whisper-1")
     assert answer.text.startswith("Segment 0 translated.")
 

@@ -40,13 +40,7 @@ async def _leave(url: str, request: bytes, seconds: float) -> bytes:
     return read
 
 
-async def _idle(engine) -> None:
-    async with asyncio.timeout(10):
-        while engine.running:
-            await asyncio.sleep(0.01)
-
-
-async def test_leaving_at_random_moments_is_charged_once_and_exactly(rest):
+async def test_leaving_at_random_moments_is_charged_once_and_exactly(rest, until):
     key = await rest.key("leaving", unlimited=True)
     chance = random.Random(7)  # noqa: S311 - moments, not secrets
     done = 0
@@ -62,11 +56,9 @@ async def test_leaving_at_random_moments_is_charged_once_and_exactly(rest):
         )
         received += [answer.count(b'"content":"') - 1 for answer in answers if answer]
         done += AT_ONCE
-    await _idle(rest.llm_engine)
+    await until(lambda: not rest.llm_engine.running)
     # One that leaves before its request was read was never admitted.
-    async with asyncio.timeout(10):
-        while rest.core.admission.open_reservations:
-            await asyncio.sleep(0.01)
+    await until(lambda: not rest.core.admission.open_reservations)
     events = await rest.events("leaving")
     assert len({event.id for event in events}) == len(events) <= ROUNDS
     assert len(events) > ROUNDS / 2
@@ -77,9 +69,9 @@ async def test_leaving_at_random_moments_is_charged_once_and_exactly(rest):
     assert sum(received) <= sum(event.totals.output_tokens for event in events)
 
 
-async def test_generation_stops_when_its_client_leaves(rest):
+async def test_generation_stops_when_its_client_leaves(rest, until):
     key = await rest.key("leaving-stops", unlimited=True)
-    await _idle(rest.llm_engine)
+    await until(lambda: not rest.llm_engine.running)
     await _leave(rest.url, _request(key, stream=True), 0.3)
     await asyncio.sleep(0.1)
     assert rest.llm_engine.running == 0

@@ -14,7 +14,7 @@ FLUSH_LINES = 1000
 """So many waiting lines are written at once, without waiting for the time."""
 
 
-class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class AccessLine(msgspec.Struct, gc=False, kw_only=True):
     """What is told of a request; no query string, body, header or credential."""
 
     request_id: str
@@ -28,7 +28,7 @@ class AccessLine(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     event: str = "request"
     level: str = "info"
     service: str = "gateway"
-    timestamp: str = ""
+    timestamp: datetime | None = None
 
 
 class AccessLog:
@@ -47,10 +47,8 @@ class AccessLog:
         """Takes a line; it is on the stream within `FLUSH_SECONDS`."""
         if self._out is None:
             return
-        stamp = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds")
-        self._encoder.encode_into(
-            msgspec.structs.replace(line, timestamp=stamp), self._buffer, len(self._buffer)
-        )
+        line.timestamp = datetime.fromtimestamp(self._now(), UTC)
+        self._encoder.encode_into(line, self._buffer, len(self._buffer))
         self._buffer += b"\n"
         self._lines += 1
         if self._lines >= FLUSH_LINES:
