@@ -115,13 +115,13 @@ async def _stream(exchange: Exchange, principal: Principal, job: Job[Step]) -> N
         ) as run:
             async for step in run:
                 transcript.add(step)
-                await events.open(limit_headers(run.reservation.limits))
+                await events.open(run.reservation.limits)
                 if isinstance(step, Segment):
                     first = len(transcript.segments) == 1
                     text = step.text.lstrip() if first else step.text
                     await events.send(_ENCODER.encode(TextDelta(text)))
         done = TextDone(transcript.text, duration_usage(run.usage))
-        await events.open(limit_headers(run.reservation.limits))
+        await events.open(run.reservation.limits)
         await events.send(_ENCODER.encode(done))
         await events.close(done=True)
 

@@ -101,11 +101,11 @@ async def _stream(
         ) as run:
             chunks = _Chunks(run, job.model, request, include_usage=include_usage)
             async for _, deltas in run:
-                await events.open(limit_headers(run.reservation.limits))
+                await events.open(run.reservation.limits)
                 for delta in deltas:
                     for chunk in chunks.of(delta):
                         await events.send(chunk)
-        await events.open(limit_headers(run.reservation.limits))
+        await events.open(run.reservation.limits)
         if include_usage:
             await events.send(chunks.last(run.usage))
         await events.close(done=True)

@@ -121,13 +121,13 @@ async def _stream(
                 )
 
             async for at, deltas in run:
-                await events.open(limit_headers(run.reservation.limits))
+                await events.open(run.reservation.limits)
                 for delta in deltas:
                     place = _place(request, at, delta)
                     choice = _choice(place, [delta], request, offset=offsets[place])
                     offsets[place] += len(delta.text)
                     await events.send(piece([choice]))
-        await events.open(limit_headers(run.reservation.limits))
+        await events.open(run.reservation.limits)
         if include_usage:
             await events.send(piece([], last=True))
         await events.close(done=True)

@@ -1,6 +1,6 @@
 """Server-sent events: an answer that arrives piece by piece, and how it ends when it breaks."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from types import TracebackType
 
 import structlog
@@ -8,6 +8,7 @@ import structlog
 from atrium_common.errors import AtriumError
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.errors import describe, openai_body, render
+from atrium_gateway.ratelimit import LimitView, limit_headers
 
 logger = structlog.get_logger(__name__)
 
@@ -28,12 +29,13 @@ class EventStream:
         self._named = named
         self._open = False
 
-    async def open(self, headers: Mapping[str, str]) -> None:
+    async def open(self, limits: Sequence[LimitView]) -> None:
         """Sends status 200 and the headers, once; later calls do nothing."""
         if not self._open:
             self._open = True
             await self._exchange.start(
-                content_type="text/event-stream; charset=utf-8", headers={**_HEADERS, **headers}
+                content_type="text/event-stream; charset=utf-8",
+                headers={**_HEADERS, **limit_headers(limits)},
             )
 
     async def send(self, data: bytes, *, event: str | None = None) -> None:

@@ -101,13 +101,13 @@ async def _stream(exchange: Exchange, principal: Principal, job: Job[Step]) -> N
         ) as run:
             async for step in run:
                 transcript.add(step)
-                await events.open(limit_headers(run.reservation.limits))
+                await events.open(run.reservation.limits)
                 if isinstance(step, Info):
                     await events.send(_ENCODER.encode(_info(step, job.model)), event="info")
                 elif isinstance(step, Segment):
                     await events.send(_ENCODER.encode(_segment(step)), event="segment")
         done = SpeechDone(id=run.reservation.id, text=transcript.text, usage=_usage(run.usage))
-        await events.open(limit_headers(run.reservation.limits))
+        await events.open(run.reservation.limits)
         await events.send(_ENCODER.encode(done), event="done")
         await events.close()
 
