@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Installs the programs that the tests use and that are no Python packages. Called by `make test`.
-#   espeak-ng: speaks the sentences that the transcription tests transcribe.
+#   flite: speaks the sentences that the transcription tests transcribe.
+#   asterisk-core-sounds-en-wav: recordings of a person, with their texts.
 set -euo pipefail
 
 missing=()
-command -v espeak-ng >/dev/null || missing+=(espeak-ng)
+command -v flite >/dev/null || missing+=(flite)
+[[ -e /usr/share/asterisk/sounds/en_US_f_Allison ]] || missing+=(asterisk-core-sounds-en-wav)
 ((${#missing[@]} == 0)) && exit 0
 
 if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
