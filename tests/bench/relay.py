@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator
 
 import grpc
 import uvicorn
-from atrium.llm.v1 import llm_pb2, llm_pb2_grpc
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
+
+from atrium.llm.v1 import llm_pb2, llm_pb2_grpc
 
 
 class Message(BaseModel):

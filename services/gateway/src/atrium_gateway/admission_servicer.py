@@ -5,10 +5,10 @@ of the suite's service credential.
 """
 
 import grpc.aio
-from atrium.admission.v1 import admission_pb2 as pb
-from atrium.admission.v1 import admission_pb2_grpc
 from google.protobuf.message import Message
 
+from atrium.admission.v1 import admission_pb2 as pb
+from atrium.admission.v1 import admission_pb2_grpc
 from atrium_common.context import current_context
 from atrium_common.domain import Capability
 from atrium_common.errors import InvalidArgument

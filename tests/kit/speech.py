@@ -1,0 +1,50 @@
+"""Speech to test with: sentences spoken by Flite, and by a person (Asterisk's prompts).
+
+Both come from Debian packages that `scripts/test_tools.sh` installs.
+"""
+
+import gzip
+import re
+import subprocess
+import wave
+from pathlib import Path
+
+from atrium_stt.testing.sentences import SENTENCES
+from tests.kit.suite import ROOT
+
+CACHE = ROOT / ".atrium" / "cache" / "speech"
+_PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+_TEXTS = Path("/usr/share/doc/asterisk-core-sounds-en")
+_PAUSE_SECONDS = 0.6
+
+
+def spoken(count: int) -> Path:
+    """A WAV file with the first `count` of `SENTENCES` and a pause after each."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    file = CACHE / f"sentences-{count}.wav"
+    if not file.exists():
+        part = file.with_suffix(".part")
+        with wave.open(str(part), "wb") as whole:
+            for number, sentence in enumerate(SENTENCES[:count]):
+                one = CACHE / f"one-{number}.wav"
+                subprocess.run(["flite", "-voice", "slt", "-t", sentence, "-o", one], check=True)
+                with wave.open(str(one)) as source:
+                    if number == 0:
+                        whole.setparams(source.getparams())
+                    whole.writeframes(source.readframes(source.getnframes()))
+                    whole.writeframes(bytes(2 * int(_PAUSE_SECONDS * source.getframerate())))
+        part.rename(file)
+    return file
+
+
+def human(prompt: str) -> tuple[Path, str]:
+    """A recording of a person and what she says, e.g. ``"conf-adminmenu"``."""
+    lines: list[str] = []
+    for page in sorted(_TEXTS.glob("*.txt*")):
+        raw = page.read_bytes()
+        text = gzip.decompress(raw) if page.suffix == ".gz" else raw
+        lines += text.decode("utf-8", "replace").splitlines()
+    for line in lines:
+        if match := re.match(rf"{re.escape(prompt)}: (.+)", line):
+            return _PROMPTS / f"{prompt}.wav", match[1]
+    raise LookupError(f"no text of {prompt}")
