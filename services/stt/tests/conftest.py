@@ -78,12 +78,13 @@ def _tiny(name: str, mels: int, vocabulary: int, tokenizer: Path) -> ModelEntry:
 
 @pytest.fixture(scope="session")
 async def tiny(base_entry: ModelEntry, store: WeightStore) -> AsyncIterator[FasterWhisperEngine]:
-    """The engine with `tiny-large-v3` (128 mels) and `tiny-en` (English only) loaded."""
+    """The engine with `tiny-large-v3` (128 mels) and `tiny-turbo` (it does not translate)."""
     CACHE.mkdir(parents=True, exist_ok=True)
     tokenizer = store.ensure(base_entry) / "tokenizer.json"
+    large = _tiny("tiny-large-v3", 128, 51866, tokenizer)
     entries = [
-        _tiny("tiny-large-v3", 128, 51866, tokenizer),
-        _tiny("tiny-en", 80, 51864, tokenizer),
+        large,
+        large.model_copy(update={"id": "tiny-turbo", "options": {"translates": False}}),
     ]
     engine = FasterWhisperEngine(entries, store=store)
     await engine.load()

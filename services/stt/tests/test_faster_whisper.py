@@ -18,7 +18,7 @@ from atrium_stt.testing.sounds import FORMATS, RATE, encode, read_wav, write_wav
 
 pytestmark = pytest.mark.model
 NORMAL = EnglishTextNormalizer({})
-BASE, LARGE, ENGLISH = "whisper-base", "tiny-large-v3", "tiny-en"
+BASE, LARGE, TURBO = "whisper-base", "tiny-large-v3", "tiny-turbo"
 
 
 async def events(
@@ -111,16 +111,17 @@ async def test_leaving_stops_the_work_at_the_next_segment(
         assert wer(SENTENCES[0], text(await events(base, spoken[0]))) < 0.10
 
 
+# A random model fails Whisper's checks at every temperature: one path alone tries them all.
+FAST: dict[str, object] = {"temperature": 0.0, "beam_size": 2}
 OPTIONS: list[dict[str, object]] = [
     {},
-    {"language": "yue"},
-    {"task": Task.TRANSLATE, "language": "de"},
-    {"word_timestamps": True},
+    FAST | {"language": "yue"},
+    FAST | {"task": Task.TRANSLATE, "language": "de"},
+    FAST | {"word_timestamps": True},
     {"temperature": 0.7},
-    {"temperature": 0.0, "beam_size": 1},
-    {"voice_activity_detection": False},
-    {"condition_on_previous_text": True, "prompt": "Atrium. " * 300},
-    {"prompt": "Atrium. " * 300, "hotwords": ("Atrium", "Flite")},
+    FAST | {"voice_activity_detection": False},
+    FAST | {"condition_on_previous_text": True, "prompt": "Atrium. " * 300},
+    FAST | {"prompt": "Atrium. " * 300, "hotwords": ("Atrium", "Flite")},
 ]
 
 
@@ -135,13 +136,12 @@ async def test_the_large_shape_takes_every_path(
         assert given[0].step.language == options["language"]
 
 
-@pytest.mark.parametrize(
-    "options", [{"temperature": 0.0}, {"word_timestamps": True, "temperature": 0.0}]
-)
+@pytest.mark.parametrize("words", [False, True])
 async def test_the_large_shape_decodes_in_batches(
-    tiny: FasterWhisperEngine, minutes: Path, options: dict[str, object]
+    tiny: FasterWhisperEngine, minutes: Path, words: bool
 ) -> None:
-    given = await events(tiny, minutes, LARGE, language="en", beam_size=1, **options)
+    options = {"language": "en", "beam_size": 1, "temperature": 0.0, "word_timestamps": words}
+    given = await events(tiny, minutes, LARGE, **options)
     assert given[-1].usage.input_audio.total_seconds() > 60
 
 
@@ -149,8 +149,7 @@ async def test_the_large_shape_decodes_in_batches(
     ("model", "options", "field"),
     [
         (LARGE, {"language": "tlh"}, "language"),
-        (ENGLISH, {"language": "de"}, "language"),
-        (ENGLISH, {"task": Task.TRANSLATE}, "task"),
+        (TURBO, {"task": Task.TRANSLATE}, "task"),
         (LARGE, {"hotwords": tuple(f"antidisestablishment{n}" for n in range(64))}, "hotwords"),
     ],
 )

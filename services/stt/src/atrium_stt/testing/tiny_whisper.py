@@ -1,8 +1,7 @@
 """Makes tiny random Whisper models of any shape, in CTranslate2's format.
 
 They say nonsense, but every path that the real models of that shape take runs on them:
-128 mels and 51,866 tokens is large-v3, 51,864 tokens is an English-only model. Used by the
-fixtures in `conftest.py`.
+128 mels and 51,866 tokens is large-v3. Used by the fixtures in `conftest.py`.
 """
 
 import json
@@ -22,7 +21,7 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
         folder: Must not exist yet.
         tokenizer_json: Of a multilingual Whisper with 99 languages.
         mels: Mel bands, 80 or 128.
-        vocabulary: 51,866 adds Cantonese as large-v3 does; 51,864 is English only.
+        vocabulary: 51,865, or 51,866 with Cantonese as large-v3 has it.
     """
     import torch
     from ctranslate2.converters import TransformersConverter
@@ -79,8 +78,6 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
 
 def _tokenizer(path: Path, *, vocabulary: int) -> dict[str, Any]:
     tokens: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if vocabulary == 51864:  # CTranslate2 takes one token less for "English only"
-        tokens["added_tokens"].pop()
     if vocabulary == 51866:
         for token in tokens["added_tokens"]:
             token["id"] += token["id"] >= _FIRST_AFTER_LANGUAGES
