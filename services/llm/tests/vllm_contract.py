@@ -86,7 +86,9 @@ def _calling(mode: ToolMode, **choice: object) -> GenerationJob:
         parallel_tool_calls=False,
         **choice,  # type: ignore[arg-type]
     )
-    return GenerationJob(model=CHAT, input=conversation, sampling=Sampling(max_tokens=120, seed=1))
+    return GenerationJob(
+        model=CHAT, input=conversation, sampling=Sampling(max_tokens=300, temperature=0.0)
+    )
 
 
 @pytest.mark.timeout(900)  # a busy machine takes seconds for one round
