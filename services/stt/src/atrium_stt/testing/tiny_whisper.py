@@ -24,12 +24,12 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
         vocabulary: 51,865, or 51,866 with Cantonese as large-v3 has it.
     """
     import torch
-    from ctranslate2.converters import TransformersConverter
+    from ctranslate2.converters import TransformersConverter  # type: ignore[import-untyped]
     from transformers import (
         WhisperConfig,
         WhisperFeatureExtractor,
         WhisperForConditionalGeneration,
-        WhisperTokenizerFast,
+        WhisperTokenizerFast,  # type: ignore[attr-defined]
     )
 
     source = folder.with_name(folder.name + "-source")
@@ -65,7 +65,7 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
     settings.alignment_heads = [[1, 0], [1, 1]]
     model.save_pretrained(source)
     WhisperTokenizerFast(tokenizer_file=str(source / "tokenizer.json")).save_pretrained(source)
-    WhisperFeatureExtractor(feature_size=mels).save_pretrained(source)
+    WhisperFeatureExtractor(feature_size=mels).save_pretrained(source)  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         TransformersConverter(
