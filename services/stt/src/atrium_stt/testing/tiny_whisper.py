@@ -25,11 +25,11 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
     """
     import torch
     from ctranslate2.converters import TransformersConverter  # type: ignore[import-untyped]
-    from transformers import (
+    from transformers import (  # type: ignore[attr-defined]
         WhisperConfig,
         WhisperFeatureExtractor,
         WhisperForConditionalGeneration,
-        WhisperTokenizerFast,  # type: ignore[attr-defined]
+        WhisperTokenizerFast,
     )
 
     source = folder.with_name(folder.name + "-source")
