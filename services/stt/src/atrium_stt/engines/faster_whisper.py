@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import ctranslate2  # type: ignore[import-untyped]
+import ctranslate2
 from faster_whisper import WhisperModel  # type: ignore[import-untyped]
 
 from atrium_common.catalogue import ModelEntry

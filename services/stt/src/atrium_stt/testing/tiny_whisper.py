@@ -24,7 +24,7 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
         vocabulary: 51,865, or 51,866 with Cantonese as large-v3 has it.
     """
     import torch
-    from ctranslate2.converters import TransformersConverter  # type: ignore[import-untyped]
+    from ctranslate2.converters import TransformersConverter
     from transformers import (  # type: ignore[attr-defined]
         WhisperConfig,
         WhisperFeatureExtractor,
