@@ -44,7 +44,7 @@ def decode(
 ) -> Recording:
     """Decodes the audio of a file of any common container and codec.
 
-    Blocks: about 1 s per half hour of audio.
+    Blocks: seconds per hour of audio, more for Opus than for MP3.
 
     Args:
         path: The file; its name and ending do not matter.
