@@ -23,7 +23,12 @@ from atrium_llm.domain import (
 )
 from atrium_llm.tools import ToolNotation
 
-_NO_PARAMETERS: Mapping[str, object] = {"type": "object", "properties": {}}
+_NO_PARAMETERS: Mapping[str, object] = {
+    "type": "object",
+    "properties": {},
+    # Without this the grammar allows any property, and a small model never ends.
+    "additionalProperties": False,
+}
 
 
 def sampling_params(
