@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import grpc.aio
 import pytest
+
 from atrium.admission.v1 import admission_pb2 as pb
 from atrium.admission.v1.admission_pb2_grpc import AdmissionServiceStub
-
 from atrium_common.admission_client import (
     AdmissionClient,
     TenantCaller,

@@ -23,6 +23,7 @@ from atrium_common.service import Context, WorkEstimate
 from atrium_common.wire import model_to_proto, usage_to_proto
 from atrium_common.work import Ticket, WorkQueue
 from atrium_llm import convert
+from atrium_llm.coalescing import coalesced
 from atrium_llm.domain import GenerationEvent, GenerationJob
 from atrium_llm.engines.router import EngineRouter
 
@@ -123,7 +124,9 @@ class TextGenerationServicer(pb_grpc.TextGenerationServiceServicer):
         """Answers as it is generated."""
         del context
         job, entry = self._generation(request.job)
-        async with aclosing(self._run(job, entry)) as events:
+        interval = convert.min_interval(request)
+        run = self._run(job, entry)
+        async with aclosing(coalesced(run, min_interval=interval)) as events:
             async for event in events:
                 yield pb.StreamGenerateTextResponse(
                     deltas=[convert.delta_to_proto(delta) for delta in event.deltas],

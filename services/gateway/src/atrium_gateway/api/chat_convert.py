@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from atrium_common.errors import InvalidArgument
 from atrium_gateway.api import chat_schema as schema
 from atrium_gateway.api.chat_answer import AnswerFunction, AnswerToolCall
-from atrium_gateway.api.jobs import sampling
+from atrium_gateway.api.jobs import message_interval, sampling
 from atrium_gateway.api.text_schema import Logprob, Logprobs
 from atrium_gateway.upstreams import text
 
@@ -34,6 +34,7 @@ def generation(request: schema.ChatRequest, *, model: str) -> text.Generation:
             else "",
             parallel_tool_calls=request.parallel_tool_calls,
         ),
+        min_interval=message_interval(request),
         sampling=sampling(
             request, max_tokens=_max_tokens(request), top_logprobs=_top_logprobs(request)
         ),

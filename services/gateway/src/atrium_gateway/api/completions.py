@@ -19,7 +19,14 @@ from atrium_gateway.api.completions_schema import (
 from atrium_gateway.api.decode import decode
 from atrium_gateway.api.events import EventStream
 from atrium_gateway.api.exchange import Exchange
-from atrium_gateway.api.jobs import Deltas, TextWork, sampling, text_job, wants_usage
+from atrium_gateway.api.jobs import (
+    Deltas,
+    TextWork,
+    message_interval,
+    sampling,
+    text_job,
+    wants_usage,
+)
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.pipeline import Job
 from atrium_gateway.ratelimit import limit_headers
@@ -41,7 +48,13 @@ async def create_completion(exchange: Exchange) -> None:
         capability=Capability.COMPLETION,
         entry=entry,
         generations=[
-            Generation(model=entry.id, prompt=prompt, sampling=chosen, echo=bool(request.echo))
+            Generation(
+                model=entry.id,
+                prompt=prompt,
+                sampling=chosen,
+                echo=bool(request.echo),
+                min_interval=message_interval(request),
+            )
             for prompt in prompts(request.prompt)
         ],
         tenant=principal.tenant,

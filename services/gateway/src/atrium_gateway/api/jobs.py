@@ -18,6 +18,9 @@ from atrium_gateway.upstreams.llm import GENERATE
 from atrium_gateway.upstreams.port import Caller, UpstreamCall
 from atrium_gateway.upstreams.text import Delta, Generation, Sampling
 
+WHOLE_ANSWER_INTERVAL = 0.02
+"""Seconds between the messages of an answer that is given whole."""
+
 Deltas = Sequence[Delta]
 
 
@@ -59,6 +62,15 @@ def sampling(request: Input, *, max_tokens: int | None, top_logprobs: int | None
         logit_bias=request.logit_bias,
         min_tokens=request.min_tokens,
     )
+
+
+def message_interval(request: Input) -> float:
+    """How often the service tells what it has generated, in seconds.
+
+    A whole answer needs no token at once, and fewer messages spare most of the gateway's
+    work. A caller who leaves is charged up to the last message: hence not rarer.
+    """
+    return 0.0 if request.stream else WHOLE_ANSWER_INTERVAL
 
 
 def wants_usage(request: Input) -> bool:

@@ -29,7 +29,7 @@ class LlmUpstream:
     def generate(self, job: Generation, caller: Caller) -> GenerationCall:
         """Starts a generation; each event is what is new, none in the first."""
         call = self._stub.StreamGenerateText(
-            llm_pb2.StreamGenerateTextRequest(job=llm_convert.generation(job)),
+            llm_convert.request(job),
             metadata=self._credentials.metadata(caller),
             timeout=caller.deadline.total_seconds(),
         )

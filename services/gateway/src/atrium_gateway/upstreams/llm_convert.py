@@ -1,8 +1,10 @@
 """The llm service's messages from and to the gateway's terms; used by `llm.py` alone."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from atrium.llm.v1 import llm_pb2
+from atrium_common.wire import duration_to_proto
 from atrium_gateway.upstreams.text import (
     Conversation,
     Delta,
@@ -45,6 +47,14 @@ def generation(job: Generation) -> llm_pb2.GenerationJob:
         message.response_format.json_schema = job.json_schema
     elif job.json_object:
         message.response_format.json_object = True
+    return message
+
+
+def request(job: Generation) -> llm_pb2.StreamGenerateTextRequest:
+    """Converts a generation into the request of its RPC."""
+    message = llm_pb2.StreamGenerateTextRequest(job=generation(job))
+    if job.min_interval:
+        message.min_interval.CopyFrom(duration_to_proto(timedelta(seconds=job.min_interval)))
     return message
 
 

@@ -88,6 +88,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         json_object: True if the text must be a JSON object.
         json_schema: JSON Schema that the text must be valid for, as text.
         echo: Give the prompt before the text.
+        min_interval: Least time between two events, in seconds.
     """
 
     model: str
@@ -96,6 +97,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     json_object: bool = False
     json_schema: str | None = None
     echo: bool = False
+    min_interval: float = 0.0
 
 
 class TokenLogprob(msgspec.Struct, frozen=True):

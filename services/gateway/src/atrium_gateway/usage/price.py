@@ -5,8 +5,8 @@ Filled from the catalogue when the gateway starts; admission prices every settle
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import cached_property
 from typing import Final
 
 from atrium_common.catalogue import Catalogue

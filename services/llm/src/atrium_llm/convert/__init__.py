@@ -18,6 +18,7 @@ from atrium_llm.convert.requests import (
     embedding_job,
     generation_job,
     input_capability,
+    min_interval,
     prompt_to_count,
     rerank_job,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "generation_bound",
     "generation_job",
     "input_capability",
+    "min_interval",
     "prompt_to_count",
     "ranking_to_proto",
     "rerank_bound",

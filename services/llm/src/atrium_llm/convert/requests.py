@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from atrium.llm.v1 import llm_pb2 as pb
 from atrium_common.domain import Capability
+from atrium_common.wire import duration_from_proto
 from atrium_llm.convert.chat import chat_input
 from atrium_llm.convert.checks import count, json_schema, real, refuse, text, whole
 from atrium_llm.domain import (
@@ -55,6 +56,16 @@ def generation_job(wire: pb.GenerationJob, *, model: str) -> GenerationJob:
         response_format=_response_format(wire),
         echo=wire.echo,
     )
+
+
+def min_interval(request: pb.StreamGenerateTextRequest) -> float:
+    """Gives the least time between two messages, in seconds.
+
+    Raises:
+        InvalidArgument: It is not from 0 to 1 s.
+    """
+    seconds = duration_from_proto(request.min_interval).total_seconds()
+    return real("min_interval", seconds, 0.0, 1.0)
 
 
 def _generation_input(wire: pb.GenerationJob) -> PromptInput:

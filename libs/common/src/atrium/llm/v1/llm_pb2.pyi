@@ -7,6 +7,7 @@ from atrium.common.v1 import model_pb2 as model_pb2
 from atrium.common.v1 import usage_pb2 as usage_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
+from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
@@ -748,18 +749,27 @@ class StreamGenerateTextRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     JOB_FIELD_NUMBER: builtins.int
+    MIN_INTERVAL_FIELD_NUMBER: builtins.int
     @builtins.property
     def job(self) -> GenerationJob:
         """What to generate. Required."""
+
+    @builtins.property
+    def min_interval(self) -> duration_pb2.Duration:
+        """Least time between two messages; what is generated in between is joined, and
+        the end does not wait. A caller that leaves is charged up to the last message
+        that was sent. 0 to 1 s; default 0: every step at once.
+        """
 
     def __init__(
         self,
         *,
         job: GenerationJob | None = ...,
+        min_interval: duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["job", b"job", "min_interval", b"min_interval"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job", b"job", "min_interval", b"min_interval"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
