@@ -24,12 +24,13 @@ async def coalesced(
 ) -> AsyncGenerator[GenerationEvent, None]:
     """Gives the events of `source`; those that came while the reader was busy, as one.
 
-    The first event stays by itself: it says that the prompt was read. Closing this
-    closes `source` before it returns; an error of `source` follows its last events.
+    Without an interval the first event stays by itself: it says that the prompt was
+    read. Closing this closes `source` before it returns; an error of `source` follows
+    its last events.
 
     Args:
         source: An engine's stream.
-        min_interval: Least time between two events, in seconds; the end does not wait.
+        min_interval: Time that events wait for others, in seconds; the end does not.
         limit: Events that may wait; then the engine waits for the reader.
     """
     waiting: list[GenerationEvent] = []
@@ -46,10 +47,12 @@ async def coalesced(
 
     pumping = asyncio.create_task(pump())
     pumping.add_done_callback(lambda _: changed.set())
-    taken = 1
+    taken = limit if min_interval else 1
     try:
         while True:
             await changed.wait()
+            if min_interval and not pumping.done():
+                await asyncio.wait({pumping}, timeout=min_interval)
             events = waiting[:taken]
             if not events and pumping.done():
                 break
@@ -60,8 +63,6 @@ async def coalesced(
             if events:
                 taken = limit
                 yield joined(events)
-                if min_interval and not pumping.done():
-                    await asyncio.wait({pumping}, timeout=min_interval)
         await pumping
     finally:
         pumping.cancel()

@@ -756,7 +756,7 @@ class StreamGenerateTextRequest(message.Message):
 
     @builtins.property
     def min_interval(self) -> duration_pb2.Duration:
-        """Least time between two messages; what is generated in between is joined, and
+        """Time that a message waits for what is generated next, to be joined with it;
         the end does not wait. A caller that leaves is charged up to the last message
         that was sent. 0 to 1 s; default 0: every step at once.
         """

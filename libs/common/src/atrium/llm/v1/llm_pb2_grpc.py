@@ -103,8 +103,8 @@ class TextGenerationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CountTokens(self, request, context):
-        """Counts tokens exactly, as generation would. Runs no model, costs no quota
-        unit but one request.
+        """Counts tokens exactly, as generation would. Runs no model and is not metered:
+        the caller must be known, but no limit is touched and nothing is charged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,8 +46,8 @@ class TextGenerationServiceStub:
     RerankDocuments: _grpc.UnaryUnaryMultiCallable[_llm_pb2.RerankDocumentsRequest, _llm_pb2.RerankDocumentsResponse]
     """Orders documents by their relevance to a query."""
     CountTokens: _grpc.UnaryUnaryMultiCallable[_llm_pb2.CountTokensRequest, _llm_pb2.CountTokensResponse]
-    """Counts tokens exactly, as generation would. Runs no model, costs no quota
-    unit but one request.
+    """Counts tokens exactly, as generation would. Runs no model and is not metered:
+    the caller must be known, but no limit is touched and nothing is charged.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_llm_pb2.ListModelsRequest, _llm_pb2.ListModelsResponse]
     """Lists the language models of this service."""
@@ -70,8 +70,8 @@ class TextGenerationServiceAsyncStub(TextGenerationServiceStub):
     RerankDocuments: _aio.UnaryUnaryMultiCallable[_llm_pb2.RerankDocumentsRequest, _llm_pb2.RerankDocumentsResponse]  # type: ignore[assignment]
     """Orders documents by their relevance to a query."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_llm_pb2.CountTokensRequest, _llm_pb2.CountTokensResponse]  # type: ignore[assignment]
-    """Counts tokens exactly, as generation would. Runs no model, costs no quota
-    unit but one request.
+    """Counts tokens exactly, as generation would. Runs no model and is not metered:
+    the caller must be known, but no limit is touched and nothing is charged.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_llm_pb2.ListModelsRequest, _llm_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the language models of this service."""
@@ -121,8 +121,8 @@ class TextGenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _llm_pb2.CountTokensRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_llm_pb2.CountTokensResponse, _abc.Awaitable[_llm_pb2.CountTokensResponse]]:
-        """Counts tokens exactly, as generation would. Runs no model, costs no quota
-        unit but one request.
+        """Counts tokens exactly, as generation would. Runs no model and is not metered:
+        the caller must be known, but no limit is touched and nothing is charged.
         """
 
     @_abc_1.abstractmethod
