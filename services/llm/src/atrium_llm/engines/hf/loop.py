@@ -3,9 +3,7 @@
 Why not transformers' own `ContinuousBatchingManager`: it samples with one set of
 processors for all requests (no penalties, bias, seed or grammar of one's own), an error
 in a forward ends its thread for everyone, and on a CPU its attention runs every query
-against every stranger's keys under a mask. On two cores, float32, SmolLM2 with prompts
-of 200 tokens, it made 11/18/38/44 tokens/s at 1/4/8/16 callers where this loop's forward
-made 20/43/65/99.
+against every stranger's keys under a mask, which costs more with every caller.
 
 A step's news for all readers crosses to the event loop in one call.
 """

@@ -53,9 +53,9 @@ def dtype_for(name: str | None, device: torch.device) -> torch.dtype:
     """Chooses the numeric type.
 
     ``auto`` is bfloat16 on a GPU and float32 on a CPU: without bf16 instructions a CPU
-    reads prompts eight times slower in bfloat16 and writes three times slower from four
-    callers on (measured with SmolLM2 on AVX2), and float32 answers hardly depend on who
-    else is in the batch.
+    reads prompts five to seven times slower in bfloat16 and writes about five times
+    slower at 16 callers (measured with SmolLM2 on AVX2), and float32 answers hardly
+    depend on who else is in the batch.
     """
     if name in (None, "auto"):
         return torch.float32 if device.type == "cpu" else torch.bfloat16
