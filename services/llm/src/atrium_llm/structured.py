@@ -4,23 +4,14 @@ Built on llguidance, which works on a tokenizer's own JSON and knows no framewor
 engines that sample themselves ask a `Constraint` which tokens may come next.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-
 from llguidance import LLMatcher, LLTokenizer
 
 from atrium_common.errors import InternalError, InvalidArgument
-from atrium_llm.domain import JsonObject, JsonSchema
+from atrium_llm.domain import ChatInput, JsonObject, JsonSchema
+from atrium_llm.tool_grammar import ONE_LINE, tool_calls_grammar
 from atrium_llm.tools import ToolNotation
 
 FIELD = "job.response_format"
-
-_LAYOUT: dict[str, object] = {
-    "whitespace_flexible": False,
-    "key_separator": ": ",
-    "item_separator": ", ",
-}
-"""JSON on one line: where spaces and line breaks are free, small models never end them."""
 
 
 class Constraint:
@@ -79,35 +70,20 @@ class GrammarCompiler:
             InvalidArgument: The schema uses something that can't be enforced.
         """
         schema = {"type": "object"} if isinstance(shape, JsonObject) else dict(shape.schema)
-        return self._compile(LLMatcher.grammar_from_json_schema(schema, overrides=_LAYOUT), FIELD)
+        grammar = LLMatcher.grammar_from_json_schema({**schema, "x-guidance": ONE_LINE})
+        return self._compile(grammar, FIELD)
 
-    def for_tool_calls(
-        self,
-        tools: Sequence[tuple[str, Mapping[str, object]]],
-        notation: ToolNotation,
-        *,
-        many: bool,
-    ) -> Constraint:
+    def for_tool_calls(self, chat: ChatInput, notation: ToolNotation) -> Constraint:
         """Makes the constraint of an answer that is nothing but tool calls.
 
         Args:
-            tools: Name and parameters' schema of each tool that may be called.
+            chat: A conversation that must be answered by calls.
             notation: How the model writes calls.
-            many: True if more than one call may be made.
 
         Raises:
             InvalidArgument: A tool's schema uses something that can't be enforced.
         """
-        calls = [_call_schema(name, schema, notation.arguments_key) for name, schema in tools]
-        schema: dict[str, object] = calls[0] if len(calls) == 1 else {"anyOf": calls}
-        if notation.array:
-            most = {} if many else {"maxItems": 1}
-            schema = {"type": "array", "items": schema, "minItems": 1, **most}
-        body = f"%json {json.dumps({**schema, 'x-guidance': _LAYOUT})}"
-        ends = (_literal(notation.opening), body, _literal(notation.closing))
-        call = " ".join(part for part in ends if part)
-        repeat = "call+" if many and notation.closing else "call"
-        grammar = LLMatcher.grammar_from_lark(f"start: {repeat}\ncall: {call}\n")
+        grammar = LLMatcher.grammar_from_lark(tool_calls_grammar(chat, notation))
         return self._compile(grammar, "job.chat.tools")
 
     def _compile(self, grammar: str, field: str) -> Constraint:
@@ -116,16 +92,3 @@ class GrammarCompiler:
             reason = matcher.get_error().splitlines()[0][:200]
             raise InvalidArgument(f"{field} can't be enforced: {reason}", field=field)
         return Constraint(matcher)
-
-
-def _literal(text: str) -> str:
-    return json.dumps(text) if text else ""
-
-
-def _call_schema(name: str, parameters: Mapping[str, object], key: str) -> dict[str, object]:
-    return {
-        "type": "object",
-        "properties": {"name": {"const": name}, key: dict(parameters)},
-        "required": ["name", key],
-        "additionalProperties": False,
-    }

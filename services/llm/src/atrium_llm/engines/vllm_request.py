@@ -3,8 +3,7 @@
 Imports vLLM, so only `vllm_model.py` imports it, when a model is loaded.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 
 from vllm import SamplingParams
@@ -18,17 +17,10 @@ from atrium_llm.domain import (
     GenerationJob,
     JsonObject,
     Sampling,
-    Tool,
     ToolMode,
 )
+from atrium_llm.tool_grammar import must_call, tool_calls_grammar
 from atrium_llm.tools import ToolNotation
-
-_NO_PARAMETERS: Mapping[str, object] = {
-    "type": "object",
-    "properties": {},
-    # Without this the grammar allows any property, and a small model never ends.
-    "additionalProperties": False,
-}
 
 
 def sampling_params(
@@ -92,46 +84,13 @@ def _structured_outputs(
     job: GenerationJob, notation: ToolNotation | None
 ) -> StructuredOutputsParams | None:
     chat = job.input
-    if (
-        isinstance(chat, ChatInput)
-        and notation is not None
-        and chat.tool_mode in (ToolMode.REQUIRED, ToolMode.NAMED)
-    ):
-        tools = [tool for tool in chat.tools if chat.tool_name in (None, tool.name)]
-        grammar = _tool_grammar(tools, notation, many=chat.parallel_tool_calls)
-        return StructuredOutputsParams(grammar=grammar)
+    if isinstance(chat, ChatInput) and notation is not None and must_call(chat):
+        return StructuredOutputsParams(grammar=tool_calls_grammar(chat, notation))
     if job.response_format is None:
         return None
     if isinstance(job.response_format, JsonObject):
         return StructuredOutputsParams(json={"type": "object"})
     return StructuredOutputsParams(json=dict(job.response_format.schema))
-
-
-def _tool_grammar(tools: Sequence[Tool], notation: ToolNotation, *, many: bool) -> str:
-    """Writes the Lark grammar of an answer that is nothing but tool calls."""
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": tool.name},
-                notation.arguments_key: dict(tool.parameters or _NO_PARAMETERS),
-            },
-            "required": ["name", notation.arguments_key],
-            "additionalProperties": False,
-        }
-        for tool in tools
-    ]
-    schema: dict[str, object] = calls[0] if len(calls) == 1 else {"anyOf": calls}
-    if notation.array:
-        most = {} if many else {"maxItems": 1}
-        schema = {"type": "array", "items": schema, "minItems": 1, **most}
-    parts = [
-        json.dumps(notation.opening) if notation.opening else "",
-        f"%json {json.dumps(schema)}",
-        json.dumps(notation.closing) if notation.closing else "",
-    ]
-    repeat = "call+" if many and notation.closing and not notation.array else "call"
-    return f"start: {repeat}\ncall: {' '.join(part for part in parts if part)}\n"
 
 
 def seed_for(sampling: Sampling) -> int | None:

@@ -23,6 +23,7 @@ from atrium_llm.domain import (
     Tool,
     ToolMode,
 )
+from atrium_llm.tool_grammar import must_call
 from atrium_llm.tools import ToolNotation, notation_of
 
 
@@ -108,7 +109,7 @@ class Prompter:
             return ()
         if self.notation is None:
             raise _refused("job.chat.tools", "are not supported by this model.")
-        constrained = chat.tool_mode in (ToolMode.REQUIRED, ToolMode.NAMED)
+        constrained = must_call(chat)
         for index, tool in enumerate(chat.tools):
             if tool.strict and not constrained:
                 field = f"job.chat.tools[{index}].strict"

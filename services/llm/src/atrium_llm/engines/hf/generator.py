@@ -40,6 +40,7 @@ from atrium_llm.engines.hf.vocabulary import Vocabulary
 from atrium_llm.sampling import Defaults, Draws, plan_sampling
 from atrium_llm.stopping import TextStream
 from atrium_llm.structured import Constraint, GrammarCompiler
+from atrium_llm.tool_grammar import must_call
 from atrium_llm.tools import ToolCallReader
 
 ENGINE = "transformers"
@@ -194,17 +195,12 @@ class Generator:
 
     def _constraint(self, job: GenerationJob) -> Constraint | None:
         chat = job.input
-        if isinstance(chat, ChatInput) and chat.tool_mode in (ToolMode.REQUIRED, ToolMode.NAMED):
+        if isinstance(chat, ChatInput) and must_call(chat):
             notation = self._prompter.notation
             if notation is None:
                 field = "job.chat.tool_choice"
                 raise InvalidArgument(f"{field} is not supported by this model.", field=field)
-            offered = [t for t in chat.tools if chat.tool_name in (None, t.name)]
-            return self._grammars.for_tool_calls(
-                [(tool.name, tool.parameters or {"type": "object"}) for tool in offered],
-                notation,
-                many=chat.parallel_tool_calls and chat.tool_mode is ToolMode.REQUIRED,
-            )
+            return self._grammars.for_tool_calls(chat, notation)
         if job.response_format is not None:
             return self._grammars.for_format(job.response_format)
         return None
