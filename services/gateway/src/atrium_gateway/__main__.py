@@ -49,7 +49,7 @@ async def run(settings: GatewaySettings) -> None:
     credential = settings.service_credential.get_secret_value()
     catalogue = Catalogue.load(settings.catalogue)
     registry = CollectorRegistry()
-    access_log = AccessLog(sys.stdout.buffer)
+    access_log = AccessLog(sys.stdout.buffer, console=settings.log_format == "console")
     async with AsyncExitStack() as stack:
         core = await stack.enter_async_context(open_core(settings, catalogue=catalogue))
         await stack.enter_async_context(

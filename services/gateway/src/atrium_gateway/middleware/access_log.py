@@ -1,9 +1,10 @@
-"""One JSON line per request, written in batches: a log call each would cost too much."""
+"""One line per request, written in batches: a log call each would cost too much."""
 
 import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import BinaryIO
 
 import msgspec
@@ -34,10 +35,23 @@ class AccessLine(msgspec.Struct, gc=False, kw_only=True):
 class AccessLog:
     """Gathers lines and writes them to one stream."""
 
-    def __init__(self, out: BinaryIO | None, *, now: Callable[[], float] = time.time) -> None:
-        """Args: out: where lines go, e.g. `sys.stdout.buffer`; ``None`` drops them."""
+    def __init__(
+        self,
+        out: BinaryIO | None,
+        *,
+        console: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Begins with nothing gathered.
+
+        Args:
+            out: Where lines go, e.g. `sys.stdout.buffer`; ``None`` drops them.
+            console: Writes for a person, and nothing of probes that went well.
+            now: Seconds since the epoch.
+        """
         self._out = out
         self._now = now
+        self._append = self._append_text if console else self._append_json
         self._encoder = msgspec.json.Encoder()
         self._buffer = bytearray()
         self._lines = 0
@@ -48,13 +62,23 @@ class AccessLog:
         if self._out is None:
             return
         line.timestamp = datetime.fromtimestamp(self._now(), UTC)
-        self._encoder.encode_into(line, self._buffer, len(self._buffer))
-        self._buffer += b"\n"
+        self._append(line)
         self._lines += 1
         if self._lines >= FLUSH_LINES:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def _append_json(self, line: AccessLine) -> None:
+        self._encoder.encode_into(line, self._buffer, len(self._buffer))
+        self._buffer += b"\n"
+
+    def _append_text(self, line: AccessLine) -> None:
+        if line.path.startswith("/health") and line.status == HTTPStatus.OK:
+            return
+        who = " ".join(part for part in (line.tenant, line.model, line.request_id) if part)
+        text = f"{line.method} {line.path} {line.status} {1000 * line.seconds:.0f} ms {who}\n"
+        self._buffer += f"{line.timestamp:%Y-%m-%d %H:%M:%S} {text}".encode()
 
     def flush(self) -> None:
         """Writes what is waiting."""
