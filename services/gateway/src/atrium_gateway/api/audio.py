@@ -1,5 +1,6 @@
 """`POST /v1/audio/transcriptions` and `/v1/audio/translations`."""
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -16,6 +17,7 @@ from atrium_gateway.api.audio_schema import (
     VerboseSegment,
     VerboseWord,
 )
+from atrium_gateway.api.cues import make_cues
 from atrium_gateway.api.decode import convert
 from atrium_gateway.api.events import EventStream
 from atrium_gateway.api.exchange import JSON, Exchange
@@ -47,7 +49,7 @@ async def create_transcription(exchange: Exchange) -> None:
             prompt=form.prompt,
             hotwords=form.keywords,
             temperature=form.temperature,
-            word_timestamps="word" in form.timestamp_granularities,
+            word_timestamps="word" in form.timestamp_granularities or _is_subtitles(form),
         )
         job = transcription_job(exchange, recording, upload)
         async with exchange.until_disconnect():
@@ -68,10 +70,16 @@ async def create_translation(exchange: Exchange) -> None:
             translate=True,
             prompt=form.prompt,
             temperature=form.temperature,
+            word_timestamps=_is_subtitles(form),
         )
         job = transcription_job(exchange, recording, upload)
         async with exchange.until_disconnect():
             await _answer(exchange, principal, job, form, wanted=["segment"], task="translate")
+
+
+def _is_subtitles(form: TranslationForm) -> bool:
+    """Whether the answer is cut into cues, by the times of the words."""
+    return form.response_format in ("srt", "vtt")
 
 
 def _check(form: TranscriptionForm) -> None:
@@ -101,7 +109,10 @@ async def _answer(
     ) as run:
         async for step in run:
             transcript.add(step)
-    body, content_type = _rendered(transcript, run, form.response_format, wanted, task)
+    if _is_subtitles(form):  # hours of words take a while
+        body, content_type = await asyncio.to_thread(_subtitles, transcript, form.response_format)
+    else:
+        body, content_type = _rendered(transcript, run, form.response_format, wanted, task)
     await exchange.reply(
         body, content_type=content_type, headers=limit_headers(run.reservation.limits)
     )
@@ -126,6 +137,13 @@ async def _stream(exchange: Exchange, principal: Principal, job: Job[Step]) -> N
         await events.close(done=True)
 
 
+def _subtitles(transcript: Transcript, shape: str) -> tuple[bytes, str]:
+    cues = make_cues(transcript.segments)
+    if shape == "srt":
+        return subtitles.srt(cues).encode(), "application/x-subrip; charset=utf-8"
+    return subtitles.vtt(cues).encode(), "text/vtt; charset=utf-8"
+
+
 def _rendered(
     transcript: Transcript, run: TranscriptRun, shape: str, wanted: Sequence[str], task: str
 ) -> tuple[bytes, str]:
@@ -134,10 +152,6 @@ def _rendered(
         return _ENCODER.encode(JsonAnswer(transcript.text, usage)), JSON
     if shape == "text":
         return f"{transcript.text}\n".encode(), "text/plain; charset=utf-8"
-    if shape == "srt":
-        return subtitles.srt(transcript.segments).encode(), "application/x-subrip; charset=utf-8"
-    if shape == "vtt":
-        return subtitles.vtt(transcript.segments).encode(), "text/vtt; charset=utf-8"
     info = transcript.known()
     answer = VerboseAnswer(
         task=task,
