@@ -37,8 +37,10 @@ async def test_a_person_reads_short_lines_without_probes() -> None:
     log.write(line("/v1/chat/completions"))
     log.write(line("/health/live"))
     log.write(line("/health/ready", status=503))
+    log.write(line("/a\n1970-01-01 forged", status=404))
     log.flush()
     assert out.getvalue().decode().splitlines() == [
         "1970-01-01 00:00:00 POST /v1/chat/completions 200 12 ms acme fake-chat req_1",
         "1970-01-01 00:00:00 POST /health/ready 503 12 ms acme fake-chat req_1",
+        r"1970-01-01 00:00:00 POST /a\n1970-01-01 forged 404 12 ms acme fake-chat req_1",
     ]

@@ -77,7 +77,8 @@ class AccessLog:
         if line.path.startswith("/health") and line.status == HTTPStatus.OK:
             return
         who = " ".join(part for part in (line.tenant, line.model, line.request_id) if part)
-        text = f"{line.method} {line.path} {line.status} {1000 * line.seconds:.0f} ms {who}\n"
+        path = line.path.encode("unicode_escape").decode()  # a client chose it
+        text = f"{line.method} {path} {line.status} {1000 * line.seconds:.0f} ms {who}\n"
         self._buffer += f"{line.timestamp:%Y-%m-%d %H:%M:%S} {text}".encode()
 
     def flush(self) -> None:
