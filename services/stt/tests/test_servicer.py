@@ -65,6 +65,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Running]:
         Catalogue(models=(entry,)),
         limits=AudioLimits(duration=timedelta(seconds=30), directory=spool),
         max_bytes=2_000_000,
+        reserve=timedelta(seconds=2),
     )
     async with (
         FakeAdmission() as admission,
@@ -209,7 +210,28 @@ async def test_a_direct_caller_is_charged_the_whole_recording(
     assert booking.outcome == "COMPLETED"
     assert booking.usage is not None
     assert booking.usage.input_audio == timedelta(seconds=2.5)
-    assert booking.bound.input_audio >= timedelta(seconds=2.5)
+    assert booking.bound.input_audio == timedelta(seconds=2.5)
+
+
+async def test_audio_over_a_direct_callers_limit_is_refused_before_any_work(
+    service: Running, tmp_path: Path
+) -> None:
+    service.admission.growth_limit = lambda bound: bound.input_audio <= timedelta(seconds=3)
+    call = service.stub.TranscribeAudio(
+        iter(upload(seconds(tmp_path, 3.1))), metadata=tenant_metadata()
+    )
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        [answer async for answer in call]
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert service.engine.started == 0
+    assert (await service.admission.closed(1))[0].outcome == "REFUNDED"
+
+    fits = service.stub.TranscribeAudio(
+        iter(upload(seconds(tmp_path, 3.0))), metadata=tenant_metadata()
+    )
+    assert len([answer async for answer in fits]) == 5
+    booking = (await service.admission.closed(2))[1]
+    assert (booking.outcome, booking.renewals) == ("COMPLETED", 1)
 
 
 async def test_four_callers_take_turns_by_tenant_and_health_answers_meanwhile(

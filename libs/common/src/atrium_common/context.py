@@ -3,7 +3,7 @@
 `interceptors/context.py` fills it in; servicers, engines' queues and logs read it.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -35,6 +35,7 @@ class RequestContext:
 
 _CONTEXT: ContextVar[RequestContext] = ContextVar("atrium_request_context")
 _USAGE_REPORT: ContextVar[Callable[[Usage], None]] = ContextVar("atrium_usage_report")
+_COVER: ContextVar[Callable[[Usage], Awaitable[None]]] = ContextVar("atrium_cover")
 
 
 def current_context() -> RequestContext:
@@ -72,3 +73,24 @@ def report_usage(usage: Usage) -> None:
 def bind_usage_report(report: Callable[[Usage], None]) -> None:
     """Sets who hears `report_usage` in the task that runs now."""
     _USAGE_REPORT.set(report)
+
+
+async def cover_work(work: Usage) -> None:
+    """Makes sure that the reservation covers all of `work`, before it begins.
+
+    For servicers whose estimate was a first share, because the first request did not
+    tell how much there is to do. Does nothing where nobody meters: the gateway's
+    reservation covers the whole request.
+
+    Raises:
+        QuotaExceeded: It does not fit into the tenant's limits.
+        Unavailable: The reservation is gone, or admission can't be reached.
+    """
+    cover = _COVER.get(None)
+    if cover is not None:
+        await cover(work)
+
+
+def bind_cover(cover: Callable[[Usage], Awaitable[None]]) -> None:
+    """Sets who grows the reservation for `cover_work` in the task that runs now."""
+    _COVER.set(cover)

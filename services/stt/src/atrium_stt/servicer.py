@@ -20,7 +20,7 @@ from atrium.stt.v1 import stt_pb2 as pb
 from atrium.stt.v1 import stt_pb2_grpc as pb_grpc
 from atrium_common.catalogue import Catalogue, ModelEntry
 from atrium_common.chunks import UploadSpool
-from atrium_common.context import current_context
+from atrium_common.context import cover_work, current_context
 from atrium_common.domain import Capability, Usage
 from atrium_common.errors import InvalidArgument, MediaError, Unimplemented
 from atrium_common.service import WorkEstimate
@@ -83,7 +83,7 @@ class TranscriptionServicer(pb_grpc.TranscriptionServiceServicer):
         """Tells what a direct caller's transcription reserves; see `Servicer.estimate`.
 
         The first message says nothing of the audio's length, so this is a first share:
-        the reservation grows with the usage that the messages carry.
+        the reservation grows to the whole once the upload is decoded, before any work.
 
         Raises:
             NotFound: The model is unknown.
@@ -106,6 +106,7 @@ class TranscriptionServicer(pb_grpc.TranscriptionServiceServicer):
         self._engines.check(job)
         recording = await self._receive(steps)
         with recording:
+            await cover_work(Usage(model=entry.id, input_audio=recording.duration))
             async with aclosing(self._run(job, entry, recording)) as answers:
                 async for answer in answers:
                     yield answer

@@ -30,7 +30,7 @@ class SttSettings(ServiceSettings):
 
     reserved_audio_seconds: float = Field(default=60.0, gt=0)
     """Audio that admission reserves for a direct caller before the upload tells its
-    length; the reservation grows with the work."""
+    length; then the reservation grows to that."""
 
     spool_dir: Path | None = None
     """Folder for uploads and decoded audio (115 MB an hour); unset takes the system's."""

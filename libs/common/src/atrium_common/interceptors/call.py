@@ -15,7 +15,13 @@ from google.protobuf.message import Message
 
 from atrium.common.v1 import usage_pb2
 from atrium_common.admission_client import Outcome
-from atrium_common.context import RequestContext, bind_context, bind_usage_report, current_context
+from atrium_common.context import (
+    RequestContext,
+    bind_context,
+    bind_cover,
+    bind_usage_report,
+    current_context,
+)
 from atrium_common.errors import AtriumError, DeadlineExceeded, PermissionDenied
 from atrium_common.interceptors import errors
 from atrium_common.interceptors.auth import Caller
@@ -186,6 +192,7 @@ class Call:
         if isinstance(admitted, Meter):
             self._meter = admitted
             bind_usage_report(admitted.report)
+            bind_cover(admitted.cover)
             grant = admitted.grant
             bind_context(
                 replace(

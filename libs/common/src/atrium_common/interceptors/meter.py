@@ -133,6 +133,18 @@ class Meter:
         self._bound = bound
         self._take(lease)
 
+    async def cover(self, work: Usage) -> None:
+        """Grows the reservation to all of `work`; see `context.cover_work`."""
+        bound = _grown(self._bound, work, None)
+        if bound is None:
+            return
+        try:
+            lease = await self._admission.renew(self.grant.reservation_id, bound)
+        except NotFound as error:
+            raise _gone() from error
+        self._bound = bound
+        self._take(lease)
+
     def close(self, outcome: Outcome, reason: str = "") -> "asyncio.Task[None]":
         """Settles what was seen, or refunds a call that ended badly before any.
 
