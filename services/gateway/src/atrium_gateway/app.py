@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -23,7 +24,7 @@ from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimit, BodyLimits
 from atrium_gateway.middleware.http_metrics import HttpMetrics
 from atrium_gateway.middleware.observe import Observe
-from atrium_gateway.middleware.security_headers import SecurityHeaders
+from atrium_gateway.middleware.security_headers import DOCS, SecurityHeaders
 from atrium_gateway.middleware.shortcut import Shortcut
 
 TITLE = "Atrium"
@@ -60,12 +61,14 @@ def create_app(
         cors_origins: Origins that browsers may call from.
         new_request_id: Names requests that bring no id.
     """
-    app = FastAPI(
+    # Its page of the API comes with its script: a suite without the internet has docs, too.
+    app = FastAPIOffline(
+        docs_url=DOCS,
+        redoc_url=None,
+        static_url=f"{DOCS}/assets",
         title=TITLE,
         version=version("atrium-gateway"),
-        redoc_url=None,
         redirect_slashes=False,
-        swagger_ui_oauth2_redirect_url=None,
     )
     app.state.gateway = gateway
     for path in PATHS:

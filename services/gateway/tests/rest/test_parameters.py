@@ -54,7 +54,11 @@ async def test_refused_parameters_are_refused_by_name(rest):
 
 async def test_page_of_the_api_describes_what_is_served(rest):
     async with httpx.AsyncClient(base_url=rest.url) as client:
-        assert "swagger" in (await client.get("/docs")).text
+        docs = (await client.get("/docs")).text
+        loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", docs)
+        assert "/docs/assets/swagger-ui-bundle.js" in loaded
+        for address in loaded:  # from here, not from the internet
+            assert (await client.get(address)).status_code == 200
         page = (await client.get("/openapi.json")).json()
     body = page["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]
     name = body["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
