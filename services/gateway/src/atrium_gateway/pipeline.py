@@ -5,6 +5,7 @@ and keeps the books; `upstreams/` does the calling. Nothing here knows HTTP or g
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -225,10 +226,11 @@ def tokens_left(error: QuotaExceeded) -> int | None:
 
 
 def _caller(principal: Principal, reservation: Reservation, job: Job[E], request_id: str) -> Caller:
+    allowed = DEADLINES.get(job.capability, timedelta(minutes=10))
     return Caller(
         tenant=principal.tenant,
         weight=principal.weight,
         reservation_id=reservation.id,
         request_id=request_id,
-        deadline=DEADLINES.get(job.capability, timedelta(minutes=10)),
+        deadline=time.monotonic() + allowed.total_seconds(),
     )

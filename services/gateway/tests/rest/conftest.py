@@ -49,6 +49,8 @@ models:
      options: {reply_tokens: 300, tokens_per_step: 1, tokens_per_second: 300}}
   - {id: fake-embedding, service: llm, capabilities: [embedding], engine: fake,
      aliases: [text-embedding-3-small], context_length: 512, embedding_dimensions: 8}
+  - {id: fake-wide, service: llm, capabilities: [embedding], engine: fake,
+     context_length: 64, embedding_dimensions: 1536}
   - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake,
      aliases: [whisper-1]}
 """

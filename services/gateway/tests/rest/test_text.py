@@ -16,6 +16,32 @@ async def test_embeddings_are_the_same_in_both_encodings(rest):
     assert [event.totals.input_tokens for event in await rest.events("text-embed")] == [4, 4]
 
 
+async def test_as_many_inputs_as_the_official_client_sends(rest):
+    client = rest.openai(await rest.key("text-wide"))
+    texts = [f"text {number}" for number in range(2048)]
+    answer = await client.embeddings.create(model="fake-wide", input=texts)
+    assert [item.index for item in answer.data] == list(range(2048))
+    assert {len(item.embedding) for item in answer.data} == {1536}
+    assert answer.usage.total_tokens == 2 * 2048
+    for number in (0, 650, 651, 1302, 2047):
+        alone = await client.embeddings.create(model="fake-wide", input=texts[number])
+        assert answer.data[number].embedding == alone.data[0].embedding
+    events = await rest.settled("text-wide", 6)
+    assert [event.totals.input_tokens for event in events] == [2 * 2048, *[2] * 5]
+
+
+async def test_a_bad_input_is_named_by_its_place_in_the_request(rest):
+    texts = ["good"] * 700 + ["much " * 65]
+    async with rest.client(await rest.key("text-place")) as client:
+        reply = await client.post("/v1/embeddings", json={"model": "fake-wide", "input": texts})
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error["param"] == "input[700]"
+    assert error["message"].startswith("input[700] has 65 tokens")
+    (event,) = await rest.settled("text-place", 1)
+    assert event.totals.input_tokens == 651
+
+
 @pytest.mark.parametrize(
     ("given", "count"), [("one", 1), (["one"], 1), ([1, 2, 3], 1), ([[1, 2], [3]], 2)]
 )
@@ -74,7 +100,7 @@ async def test_completion_of_token_ids_and_echo(rest):
 async def test_models(rest):
     client = rest.openai(await rest.key("text-models"))
     listed = [model.id async for model in client.models.list()]
-    assert listed == ["fake-chat", "fake-slow", "fake-embedding", "fake-whisper"]
+    assert listed == ["fake-chat", "fake-slow", "fake-embedding", "fake-wide", "fake-whisper"]
     assert (await client.models.retrieve("gpt-4o-mini")).id == "fake-chat"
     async with rest.client(await rest.key("text-models")) as plain:
         details = (await plain.get("/api/models")).json()["models"]

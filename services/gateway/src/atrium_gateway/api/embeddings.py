@@ -1,28 +1,33 @@
 """`POST /v1/embeddings`: turns texts into vectors."""
 
 import array
+import asyncio
 import base64
+import re
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from atrium_common.domain import Capability, Usage
-from atrium_common.errors import InvalidArgument
+from atrium_common.errors import AtriumError, InvalidArgument
 from atrium_gateway.api.bounds import prompt_bound
 from atrium_gateway.api.completions_schema import TokenId
 from atrium_gateway.api.decode import decode
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.api.text_schema import Model
-from atrium_gateway.pipeline import Job
+from atrium_gateway.pipeline import Job, Run
 from atrium_gateway.ratelimit import limit_headers
-from atrium_gateway.upstreams.llm import EMBED
+from atrium_gateway.upstreams.llm import EMBED, Vectors
 
 _ENCODER = msgspec.json.Encoder()
 MAX_INPUTS = 2048
-Vectors = Sequence[Sequence[float]]
+LARGE = 50_000
+"""Values from which on an answer is encoded off the event loop: some milliseconds."""
+_INDEX = re.compile(r"^input\[(\d+)\]")
 
 
 class EmbeddingRequest(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -78,27 +83,50 @@ async def create_embedding(exchange: Exchange) -> None:
     exchange.record.model = entry.id
     items = inputs(request.input)
     tokens = sum(prompt_bound(item, entry.context_length) for item in items)
-    job: Job[Vectors] = Job(
+    job: Job[tuple[int, Vectors]] = Job(
         capability=Capability.EMBEDDING,
         model=entry.id,
         method=EMBED,
         estimate=Usage(model=entry.id, input_tokens=tokens, estimated=True),
-        call=lambda caller: exchange.gateway.llm.embed(entry.id, items, request.dimensions, caller),
+        call=lambda caller: exchange.gateway.llm.embed(
+            entry.id, items, request.dimensions, caller, width=entry.embedding_dimensions
+        ),
     )
     async with exchange.until_disconnect():
-        vectors: Vectors = ()
         async with exchange.gateway.pipeline.run(
             principal, job, request_id=exchange.record.request_id
         ) as run:
-            async for answered in run:
-                vectors = answered
-        encode = as_base64 if request.encoding_format == "base64" else list
-        answer = EmbeddingAnswer(
-            data=[Embedding(at, encode(vector)) for at, vector in enumerate(vectors)],
-            model=entry.id,
-            usage=EmbeddingUsage(run.usage.input_tokens, run.usage.input_tokens),
-        )
-        await exchange.reply(_ENCODER.encode(answer), headers=limit_headers(run.reservation.limits))
+            vectors = await _collected(run)
+        encode = partial(_encoded, request.encoding_format, entry.id, vectors, run.usage)
+        large = len(vectors) * len(vectors[0]) > LARGE
+        body = await asyncio.to_thread(encode) if large else encode()
+        await exchange.reply(body, headers=limit_headers(run.reservation.limits))
+
+
+async def _collected(run: Run[tuple[int, Vectors]]) -> Vectors:
+    vectors: list[Sequence[float]] = []
+    try:
+        async for _, part in run:
+            vectors.extend(part)
+    except AtriumError as err:
+        # The service counts the inputs of one call, the client those of its request.
+        index = _INDEX.match(err.field or "")
+        if err.field and index:
+            name = f"input[{int(index[1]) + len(vectors)}]"
+            err.field = name + err.field[index.end() :]
+            err.message = err.message.replace(f"inputs[{index[1]}]", name)
+        raise
+    return vectors
+
+
+def _encoded(encoding: str | None, model: str, vectors: Vectors, usage: Usage) -> bytes:
+    encode = as_base64 if encoding == "base64" else list
+    answer = EmbeddingAnswer(
+        data=[Embedding(at, encode(vector)) for at, vector in enumerate(vectors)],
+        model=model,
+        usage=EmbeddingUsage(usage.input_tokens, usage.input_tokens),
+    )
+    return _ENCODER.encode(answer)
 
 
 def inputs(given: str | Sequence[str | int | Sequence[int]]) -> list[str | Sequence[int]]:

@@ -1,4 +1,7 @@
-"""Several calls of a service, one after the other, as one: a list of prompts is that."""
+"""Several calls of a service, one after the other, as one.
+
+A list of prompts is that, and embeddings that are too many for one message.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar

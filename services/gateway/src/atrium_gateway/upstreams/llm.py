@@ -1,12 +1,14 @@
 """Client of the llm service: generations, embeddings, token counts."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import grpc.aio
 
 from atrium.llm.v1 import llm_pb2, llm_pb2_grpc
 from atrium_gateway.upstreams import llm_convert
 from atrium_gateway.upstreams.calls import Credentials, SingleCall, StreamedCall, translated
+from atrium_gateway.upstreams.chain import ChainedCalls
 from atrium_gateway.upstreams.port import Caller
 from atrium_gateway.upstreams.text import Delta, Generation, Prompt
 
@@ -14,9 +16,14 @@ SERVICE = "atrium.llm.v1.TextGenerationService"
 GENERATE = f"/{SERVICE}/StreamGenerateText"
 EMBED = f"/{SERVICE}/EmbedText"
 COUNT_SECONDS = 10.0
+MAX_VALUES = 1_000_000
+"""Numbers in one answer; more 4-byte floats than these do not fit in a message of 4 MiB."""
+UNKNOWN_WIDTH = 4096
+"""Dimensions assumed of a model whose catalogue entry names none."""
 
 GenerationCall = StreamedCall[llm_pb2.StreamGenerateTextResponse, Sequence[Delta]]
-EmbeddingCall = SingleCall[llm_pb2.EmbedTextResponse, Sequence[Sequence[float]]]
+Vectors = Sequence[Sequence[float]]
+EmbeddingCall = SingleCall[llm_pb2.EmbedTextResponse, Vectors]
 
 
 class LlmUpstream:
@@ -31,7 +38,7 @@ class LlmUpstream:
         call = self._stub.StreamGenerateText(
             llm_convert.request(job),
             metadata=self._credentials.metadata(caller),
-            timeout=caller.deadline.total_seconds(),
+            timeout=caller.seconds_left(),
         )
         return StreamedCall(call, llm_convert.deltas)
 
@@ -41,14 +48,41 @@ class LlmUpstream:
         inputs: Sequence[str | Sequence[int]],
         dimensions: int | None,
         caller: Caller,
+        *,
+        width: int | None = None,
+    ) -> ChainedCalls[Vectors]:
+        """Embeds texts or token ids, in as many calls as their vectors need messages.
+
+        Each event is the vectors of the next inputs, in order.
+
+        Args:
+            model: Catalogue id.
+            inputs: At least one.
+            dimensions: Values that are asked for; ``None`` for all that the model gives.
+            caller: In whose name.
+            width: Values that the model gives, if that is known.
+        """
+        most = max(1, MAX_VALUES // (dimensions or width or UNKNOWN_WIDTH))
+        return ChainedCalls(
+            [
+                partial(self._embed, model, inputs[at : at + most], dimensions, caller)
+                for at in range(0, len(inputs), most)
+            ]
+        )
+
+    def _embed(
+        self,
+        model: str,
+        inputs: Sequence[str | Sequence[int]],
+        dimensions: int | None,
+        caller: Caller,
     ) -> EmbeddingCall:
-        """Embeds texts or token ids; the one event is the vectors, in order."""
         call = self._stub.EmbedText(
             llm_pb2.EmbedTextRequest(
                 model=model, inputs=llm_convert.inputs(inputs), dimensions=dimensions
             ),
             metadata=self._credentials.metadata(caller),
-            timeout=caller.deadline.total_seconds(),
+            timeout=caller.seconds_left(),
         )
         return SingleCall(call, llm_convert.vectors)
 

@@ -1,8 +1,8 @@
 """What the pipeline sees of any service: in whose name it is called, and a running call."""
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Protocol, TypeVar
 
 from atrium_common.domain import Usage
@@ -19,14 +19,18 @@ class Caller:
         weight: The tenant's share in fair scheduling.
         reservation_id: Proof that the work was admitted.
         request_id: Joins the log lines of all processes.
-        deadline: Time that the service has.
+        deadline: When all of its work must be done, on `time.monotonic`'s clock.
     """
 
     tenant: str
     weight: float
     reservation_id: str
     request_id: str
-    deadline: timedelta
+    deadline: float
+
+    def seconds_left(self) -> float:
+        """Time that the service has for a call that begins now; 0 if none."""
+        return max(0.0, self.deadline - time.monotonic())
 
 
 class UpstreamCall(Protocol[E_co]):

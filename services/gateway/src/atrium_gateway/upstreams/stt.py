@@ -33,7 +33,7 @@ class SttUpstream:
         call = self._stub.TranscribeAudio(
             _upload(job, audio),
             metadata=self._credentials.metadata(caller),
-            timeout=caller.deadline.total_seconds(),
+            timeout=caller.seconds_left(),
         )
         return StreamedCall(call, _step)
 
