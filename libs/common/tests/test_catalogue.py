@@ -12,7 +12,7 @@ MODELS = Path(__file__).parents[3] / "models"
 
 TWO = """
 models:
-  - {id: one, service: llm, capabilities: [chat], engine: fake, aliases: [uno, gpt-4], route: [two]}
+  - {id: one, service: llm, capabilities: [chat], engine: fake, aliases: [uno, gpt-4]}
   - {id: two, service: llm, capabilities: [chat, embedding], engine: fake}
 """
 
@@ -62,8 +62,7 @@ DIGEST = "a" * 64
         ("", "catalogue"),
         (BASE % ", colour: red", "colour"),
         (BASE % ", aliases: [one]", "stands for two models"),
-        (BASE % ", route: [none]", "no other model's id"),
-        (BASE % ", route: [one]", "no other model's id"),
+        (BASE % ", route: [two]", "one: route (models to fall back to) is not supported yet"),
         (BASE % ", digest: abc", "digest"),
         (BASE % ", price: {image: -1}", "price.image"),
         (BASE % ", sources: [{kind: elsewhere}]", "sources.0"),

@@ -197,7 +197,8 @@ class ModelEntry(_Part):
         dtype: Numeric type or quantisation to run in; ``None`` takes the engine's.
         digest: SHA-256 of the main weight file; ``""`` for an outside provider.
         price: What its use costs.
-        route: Models to fall back to, in order, before the first byte.
+        route: Reserved for the models to fall back to; nothing honours it yet, so a
+            catalogue that sets it is refused.
     """
 
     id: ModelId
@@ -230,14 +231,9 @@ class Catalogue(_Part):
             if name in taken:
                 raise ValueError(f"the name {name!r} stands for two models")
             taken.add(name)
-        by_id = {entry.id: entry for entry in self.models}
         for entry in self.models:
-            for fallback in entry.route:
-                other = by_id.get(fallback)
-                if other is None or other is entry:
-                    raise ValueError(f"{entry.id}: route names {fallback!r}, no other model's id")
-                if not set(entry.capabilities) & set(other.capabilities):
-                    raise ValueError(f"{entry.id}: {fallback!r} in its route can't do its work")
+            if entry.route:
+                raise ValueError(f"{entry.id}: route (models to fall back to) is not supported yet")
         return self
 
     @classmethod
