@@ -16,8 +16,11 @@ and the gateway's table maps it to HTTP, so that an engine stays plain Python.
     ├── DeadlineExceeded       the deadline passed, or can't be met
     ├── Cancelled              the caller left
     ├── Unavailable            a service, the database or a provider can't be reached
+    │   └── WeightsError       a model's files can't be had (`weights/errors.py`)
     ├── Unimplemented          known to the wire, not offered by this service
-    └── InternalError          a defect; carries a reference id, never the cause
+    ├── InternalError          a defect; carries a reference id, never the cause
+    └── CatalogueError         the catalogue file does not hold (`catalogue.py`); for the
+                               operator at start-up, it never reaches a caller
 """
 
 from collections.abc import Mapping
