@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from atrium_common.catalogue import Catalogue, FolderSource, ModelEntry
@@ -16,6 +17,7 @@ from atrium_common.domain import Capability
 from atrium_common.weights import WeightStore
 from atrium_stt.engines.faster_whisper import FasterWhisperEngine
 from atrium_stt.testing.sentences import SENTENCES
+from atrium_stt.testing.sounds import RATE, read_wav, write_wav
 from atrium_stt.testing.tiny_whisper import make
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -33,6 +35,14 @@ def spoken() -> list[Path]:
             subprocess.run(["flite", "-voice", "slt", "-t", sentence, "-o", str(part)], check=True)
             part.rename(file)
     return files
+
+
+@pytest.fixture(scope="session")
+def minutes(spoken: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All sentences twice: 85 s, with pauses."""
+    pause = np.zeros(RATE * 3 // 5, np.int16)
+    pieces = [piece for path in spoken * 2 for piece in (read_wav(path), pause)]
+    return write_wav(tmp_path_factory.mktemp("long") / "minutes", np.concatenate(pieces))
 
 
 @pytest.fixture(scope="session")
@@ -78,13 +88,14 @@ def _tiny(name: str, mels: int, vocabulary: int, tokenizer: Path) -> ModelEntry:
 
 @pytest.fixture(scope="session")
 async def tiny(base_entry: ModelEntry, store: WeightStore) -> AsyncIterator[FasterWhisperEngine]:
-    """The engine with `tiny-large-v3` (128 mels) and `tiny-turbo` (it does not translate)."""
+    """The engine with `tiny-large-v3`, `tiny-turbo` (it does not translate), `tiny-english`."""
     CACHE.mkdir(parents=True, exist_ok=True)
     tokenizer = store.ensure(base_entry) / "tokenizer.json"
     large = _tiny("tiny-large-v3", 128, 51866, tokenizer)
     entries = [
         large,
         large.model_copy(update={"id": "tiny-turbo", "options": {"translates": False}}),
+        _tiny("tiny-english", 80, 51864, tokenizer),
     ]
     engine = FasterWhisperEngine(entries, store=store)
     await engine.load()

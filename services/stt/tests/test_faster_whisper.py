@@ -18,7 +18,8 @@ from atrium_stt.testing.sounds import FORMATS, RATE, encode, read_wav, write_wav
 
 pytestmark = pytest.mark.model
 NORMAL = EnglishTextNormalizer({})
-BASE, LARGE, TURBO = "whisper-base", "tiny-large-v3", "tiny-turbo"
+BASE = "whisper-base"
+LARGE, TURBO, ENGLISH = "tiny-large-v3", "tiny-turbo", "tiny-english"
 
 
 async def events(
@@ -38,14 +39,6 @@ def text(given: list[TranscriptionEvent]) -> str:
 
 def wer(said: str, given: str) -> float:
     return float(jiwer.wer(NORMAL(said), NORMAL(given)))
-
-
-@pytest.fixture(scope="session")
-def minutes(spoken: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All sentences twice: 85 s, with pauses."""
-    pause = np.zeros(RATE * 3 // 5, np.int16)
-    pieces = [piece for path in spoken * 2 for piece in (read_wav(path), pause)]
-    return write_wav(tmp_path_factory.mktemp("long") / "minutes", np.concatenate(pieces))
 
 
 async def test_ten_ordinary_sentences(base: FasterWhisperEngine, spoken: list[Path]) -> None:
@@ -150,6 +143,8 @@ async def test_the_large_shape_decodes_in_batches(
     [
         (LARGE, {"language": "tlh"}, "language"),
         (TURBO, {"task": Task.TRANSLATE}, "task"),
+        (ENGLISH, {"language": "de"}, "language"),
+        (ENGLISH, {"task": Task.TRANSLATE}, "task"),
         (LARGE, {"hotwords": tuple(f"antidisestablishment{n}" for n in range(64))}, "hotwords"),
     ],
 )
@@ -163,6 +158,17 @@ async def test_a_model_refuses_by_name_what_it_can_not_do(
     with pytest.raises(InvalidArgument) as caught:
         await events(tiny, spoken[0], model, **options)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("length", [0.1, 2.0])
+async def test_an_english_only_model_hears_english(
+    tiny: FasterWhisperEngine, spoken: list[Path], tmp_path: Path, length: float
+) -> None:
+    sound = read_wav(spoken[0])[: int(length * RATE)]
+    given = await events(tiny, write_wav(tmp_path / "sound", sound), ENGLISH, **FAST)
+    info = given[0].step
+    assert isinstance(info, TranscriptionInfo)
+    assert (info.language, info.language_probability) == ("en", 1.0)
 
 
 async def test_models_verify_unload_and_load_again(tiny: FasterWhisperEngine) -> None:

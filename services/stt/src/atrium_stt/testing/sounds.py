@@ -74,6 +74,16 @@ def bomb(path: Path, *, hours: float, container: str, codec: str) -> Path:
     return path
 
 
+def hide_length(flac: Path) -> Path:
+    """Takes the count of samples out of a FLAC file's header, so that it must be decoded."""
+    data = bytearray(flac.read_bytes())
+    # STREAMINFO begins at byte 8; its last 36 bits before the MD5 sum are the count.
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    flac.write_bytes(data)
+    return flac
+
+
 def video_without_sound(path: Path) -> Path:
     """Writes ten pictures as MP4."""
     with av.open(str(path), "w", format="mp4") as output:

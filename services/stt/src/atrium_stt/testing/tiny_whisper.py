@@ -1,7 +1,8 @@
 """Makes tiny random Whisper models of any shape, in CTranslate2's format.
 
 They say nonsense, but every path that the real models of that shape take runs on them:
-128 mels and 51,866 tokens is large-v3. Used by the fixtures in `conftest.py`.
+128 mels and 51,866 tokens is large-v3, 80 and 51,864 an English-only model. Used by the
+fixtures in `conftest.py`.
 """
 
 import json
@@ -21,7 +22,8 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
         folder: Must not exist yet.
         tokenizer_json: Of a multilingual Whisper with 99 languages.
         mels: Mel bands, 80 or 128.
-        vocabulary: 51,865, or 51,866 with Cantonese as large-v3 has it.
+        vocabulary: 51,865; 51,866 with Cantonese as large-v3 has it; or 51,864 as the
+            English-only models have it.
     """
     import torch
     from ctranslate2.converters import TransformersConverter
@@ -37,6 +39,7 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
     tokens = _tokenizer(tokenizer_json, vocabulary=vocabulary)
     (source / "tokenizer.json").write_text(json.dumps(tokens), encoding="utf-8")
     ids = {token["content"]: token["id"] for token in tokens["added_tokens"]}
+    end, start = ids["<|endoftext|>"], ids["<|startoftranscript|>"]
     torch.manual_seed(7)
     config = WhisperConfig(
         vocab_size=vocabulary,
@@ -48,19 +51,19 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
         decoder_attention_heads=_HEADS,
         encoder_ffn_dim=2 * _WIDTH,
         decoder_ffn_dim=2 * _WIDTH,
-        bos_token_id=50257,
-        eos_token_id=50257,
-        pad_token_id=50257,
-        decoder_start_token_id=50258,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+        decoder_start_token_id=start,
     )
     model = WhisperForConditionalGeneration(config)
     settings: Any = model.generation_config
     settings._from_model_config = False
-    settings.bos_token_id = settings.eos_token_id = settings.pad_token_id = 50257
-    settings.decoder_start_token_id = 50258
-    settings.suppress_tokens, settings.begin_suppress_tokens = [], [220, 50257]
+    settings.bos_token_id = settings.eos_token_id = settings.pad_token_id = end
+    settings.decoder_start_token_id = start
+    settings.suppress_tokens, settings.begin_suppress_tokens = [], [220, end]
     settings.lang_to_id = {
-        name: number for name, number in ids.items() if 50258 < number < ids["<|translate|>"]
+        name: number for name, number in ids.items() if start < number < ids["<|translate|>"]
     }
     settings.alignment_heads = [[1, 0], [1, 1]]
     model.save_pretrained(source)
@@ -78,6 +81,14 @@ def make(folder: Path, *, tokenizer_json: Path, mels: int, vocabulary: int) -> P
 
 def _tokenizer(path: Path, *, vocabulary: int) -> dict[str, Any]:
     tokens: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if vocabulary == 51864:
+        # CTranslate2 takes a model for multilingual if this entry is in its vocabulary:
+        # the English-only ones lack it, which is why their special tokens come one earlier.
+        number = tokens["model"]["vocab"].pop("")
+        for token in tokens["added_tokens"]:
+            token["id"] -= token["id"] > number
+        for special in tokens["post_processor"]["special_tokens"].values():
+            special["ids"] = [each - (each > number) for each in special["ids"]]
     if vocabulary == 51866:
         for token in tokens["added_tokens"]:
             token["id"] += token["id"] >= _FIRST_AFTER_LANGUAGES
