@@ -26,6 +26,7 @@ from atrium_gateway.middleware.http_metrics import HttpMetrics
 from atrium_gateway.middleware.observe import Observe
 from atrium_gateway.middleware.security_headers import DOCS, SecurityHeaders
 from atrium_gateway.middleware.shortcut import Shortcut
+from atrium_gateway.middleware.trace import CallerTrace
 
 TITLE = "Atrium"
 EXPOSED_HEADERS = (
@@ -112,7 +113,7 @@ def _wrapped(
 
     It stands outside FastAPI's own, so that a defect's answer has its headers too.
     """
-    app = BodyLimit(app, limits)
+    app = BodyLimit(CallerTrace(app), limits)
     if cors_origins:
         app = CORSMiddleware(
             app,

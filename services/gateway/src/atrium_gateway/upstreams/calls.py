@@ -12,6 +12,7 @@ from atrium.common.v1 import usage_pb2
 from atrium_common.domain import Usage
 from atrium_common.errors import Unavailable
 from atrium_common.interceptors.errors import from_rpc_error
+from atrium_common.interceptors.tracing import outgoing_metadata
 from atrium_common.wire import usage_from_proto
 from atrium_gateway.upstreams.port import Caller
 
@@ -37,11 +38,17 @@ class Credentials:
             ("x-atrium-reservation", caller.reservation_id),
             ("x-atrium-weight", repr(caller.weight)),
             ("x-request-id", caller.request_id),
+            *outgoing_metadata(),
         )
 
     def plain(self, tenant: str, request_id: str) -> Metadata:
         """Gives the metadata of a call that is not metered."""
-        return (self._own, ("x-atrium-tenant", tenant), ("x-request-id", request_id))
+        return (
+            self._own,
+            ("x-atrium-tenant", tenant),
+            ("x-request-id", request_id),
+            *outgoing_metadata(),
+        )
 
 
 class _Call(Generic[M, T]):
