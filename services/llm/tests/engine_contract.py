@@ -122,7 +122,7 @@ class TextEngineContract:
 
     model: str = ""
     prompt: PromptInput = chat("Tell me a story about the sea.")
-    """Something that the model answers with at least 24 tokens, free or greedy."""
+    """Something that the model answers with at least 16 tokens, free or greedy."""
     stop_prompt: PromptInput | None = None
     """Where the answer must be stable for the stop test; default `prompt`, greedy."""
     embedding_model: str | None = None
@@ -199,13 +199,13 @@ class TextEngineContract:
             assert answer.finish[0] in (FinishReason.LENGTH, FinishReason.STOP)
 
     async def test_stop_string_is_not_part_of_the_text(self, engine: TextGenerationEngine) -> None:
-        job = self.job(max_tokens=24)
+        job = self.job(max_tokens=16)
         if self.stop_prompt is not None:
             job = GenerationJob(model=self.model, input=self.stop_prompt, sampling=job.sampling)
         whole = (await drain(engine, job)).text
         middle = len(whole) // 2
         stop = whole[middle : middle + 4]
-        sampling = Sampling(max_tokens=24, temperature=0.0, stop=("\x00never", stop))
+        sampling = Sampling(max_tokens=16, temperature=0.0, stop=("\x00never", stop))
         stopped = GenerationJob(model=self.model, input=job.input, sampling=sampling)
         if not self.honours_stop:
             await self.refused(engine, stopped, "stop")
@@ -255,7 +255,7 @@ class TextEngineContract:
         job = GenerationJob(
             model=self.model,
             input=self.prompt,
-            sampling=Sampling(max_tokens=64, temperature=0.0),
+            sampling=Sampling(max_tokens=32, temperature=0.0),
             response_format=JsonObject(),
         )
         if not self.honours_json:
@@ -303,7 +303,7 @@ class TextEngineContract:
         assert running is None or running == 0
 
     async def test_callers_do_not_see_each_other(self, engine: TextGenerationEngine) -> None:
-        jobs = [self.job(max_tokens=4 + n) for n in range(6)]
+        jobs = [self.job(max_tokens=2 + n) for n in range(6)]
         alone = [await drain(engine, job) for job in jobs]
         together = await asyncio.gather(*(drain(engine, job) for job in jobs))
         for one, other in zip(alone, together, strict=True):
