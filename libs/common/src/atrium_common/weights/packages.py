@@ -167,9 +167,11 @@ def _environment(folder: Path) -> dict[str, str]:
 def _size(folder: Path) -> int:
     """Sums the files under a folder that changes meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size
+    # Unlike rglob, walk passes over a folder that vanishes under it.
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(root, name).stat().st_size
     return total
 
 
