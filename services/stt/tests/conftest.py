@@ -37,12 +37,21 @@ def spoken() -> list[Path]:
     return files
 
 
+def _joined(files: list[Path], path: Path) -> Path:
+    pause = np.zeros(RATE * 3 // 5, np.int16)
+    return write_wav(path, np.concatenate([p for file in files for p in (read_wav(file), pause)]))
+
+
+@pytest.fixture(scope="session")
+def ten_sentences(spoken: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All sentences with pauses, 42 s: decoded window by window."""
+    return _joined(spoken, tmp_path_factory.mktemp("long") / "once")
+
+
 @pytest.fixture(scope="session")
 def minutes(spoken: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All sentences twice: 85 s, with pauses."""
-    pause = np.zeros(RATE * 3 // 5, np.int16)
-    pieces = [piece for path in spoken * 2 for piece in (read_wav(path), pause)]
-    return write_wav(tmp_path_factory.mktemp("long") / "minutes", np.concatenate(pieces))
+    """All sentences twice, 85 s: long enough for batches."""
+    return _joined(spoken * 2, tmp_path_factory.mktemp("long") / "twice")
 
 
 @pytest.fixture(scope="session")
