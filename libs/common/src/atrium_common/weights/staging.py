@@ -4,7 +4,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _STALE_SECONDS = 6 * 3600
@@ -20,8 +20,9 @@ def staged(root: Path) -> Iterator[Path]:
     area = root / ".staging"
     area.mkdir(parents=True, exist_ok=True)
     for other in area.iterdir():
-        if time.time() - other.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(other, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its owner has just finished
+            if time.time() - other.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
     desk = area / uuid.uuid4().hex
     folder = desk / "files"
     folder.mkdir(parents=True)
