@@ -8,9 +8,10 @@ from engine_contract import drain
 from atrium_common.catalogue import CatalogueError, ModelEntry
 from atrium_common.domain import Capability, ModelState
 from atrium_common.errors import NotFound, Unimplemented
+from atrium_common.registry import with_engine
 from atrium_common.weights import WeightStore
 from atrium_llm.domain import EmbeddingJob, GenerationJob, TextInput
-from atrium_llm.engines import open_engine, open_engines, with_engine
+from atrium_llm.engines import open_engine, open_engines
 
 PROVIDER = {"base_url": "http://127.0.0.1:1/v1"}
 

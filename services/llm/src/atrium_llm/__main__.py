@@ -3,9 +3,10 @@
 import asyncio
 
 from atrium_common.catalogue import Catalogue, CatalogueError
+from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.weights import WeightStore
-from atrium_llm.engines import open_engines, with_engine
+from atrium_llm.engines import open_engines
 from atrium_llm.servicer import TextGenerationServicer
 from atrium_llm.settings import LlmSettings
 

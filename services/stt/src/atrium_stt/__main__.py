@@ -3,10 +3,11 @@
 import asyncio
 from datetime import timedelta
 
-from atrium_common.catalogue import Catalogue
+from atrium_common.catalogue import Catalogue, CatalogueError
+from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.weights import WeightStore
-from atrium_stt.engines import open_engines, with_engine
+from atrium_stt.engines import open_engines
 from atrium_stt.recording import AudioLimits
 from atrium_stt.servicer import TranscriptionServicer
 from atrium_stt.settings import SttSettings
@@ -15,9 +16,12 @@ from atrium_stt.settings import SttSettings
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
     settings = SttSettings()
-    catalogue = Catalogue.load(settings.catalogue)
-    entries = with_engine(catalogue.for_service("stt"), settings.engine)
-    engines = open_engines(entries, store=WeightStore(settings.models_dir))
+    try:
+        catalogue = Catalogue.load(settings.catalogue)
+        entries = with_engine(catalogue.for_service("stt"), settings.engine)
+        engines = open_engines(entries, store=WeightStore(settings.models_dir))
+    except CatalogueError as error:
+        raise SystemExit(f"atrium_stt: {error}") from None
     servicer = TranscriptionServicer(
         engines,
         catalogue,

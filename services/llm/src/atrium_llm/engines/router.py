@@ -1,14 +1,8 @@
-"""Several engines as one: each model goes to the engine that its catalogue entry names.
+"""The engines of the service as one; `servicer.py` sees only this."""
 
-One process may run its chat model itself and hand another to an outside provider. The
-servicer sees only the router.
-"""
+from collections.abc import AsyncIterator
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-
-from atrium_common.domain import ModelInfo
-from atrium_common.engine import LoadsModels, UnloadsModels
-from atrium_common.errors import NotFound, Unimplemented
+from atrium_common.routing import ModelRouter
 from atrium_llm.domain import (
     EmbeddingJob,
     EmbeddingResult,
@@ -21,79 +15,10 @@ from atrium_llm.domain import (
 from atrium_llm.engines.base import TextGenerationEngine
 
 
-class EngineRouter:
+class EngineRouter(ModelRouter[TextGenerationEngine]):
     """Dispatches by model id; every method means what `TextGenerationEngine` says."""
 
     name = "llm"
-
-    def __init__(
-        self, engines: Mapping[str, TextGenerationEngine], engine_of_model: Mapping[str, str]
-    ) -> None:
-        """Takes the engines.
-
-        Args:
-            engines: By name.
-            engine_of_model: Catalogue id -> name of its engine, in catalogue order.
-        """
-        self._engines = dict(engines)
-        self._engine_of_model = dict(engine_of_model)
-
-    @property
-    def engines(self) -> Sequence[TextGenerationEngine]:
-        """The engines, in the order in which the catalogue first names them."""
-        return tuple(self._engines.values())
-
-    def engine_of(self, model: str) -> TextGenerationEngine:
-        """Returns the engine that runs `model`, a catalogue id.
-
-        Raises:
-            NotFound: None does.
-        """
-        name = self._engine_of_model.get(model)
-        if name is None:
-            raise NotFound(
-                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
-            )
-        return self._engines[name]
-
-    async def load(self) -> None:
-        """Loads one engine after the other: together they might not fit while loading."""
-        for engine in self._engines.values():
-            await engine.load()
-
-    async def close(self) -> None:
-        """Closes every engine, also after one fails to close."""
-        errors: list[Exception] = []
-        for engine in self._engines.values():
-            try:
-                await engine.close()
-            except Exception as error:  # the others must be closed all the same
-                errors.append(error)
-        if errors:
-            raise ExceptionGroup("engines failed to close", errors)
-
-    def models(self) -> Sequence[ModelInfo]:
-        """Lists the models of all engines, in catalogue order."""
-        known = {model.id: model for engine in self._engines.values() for model in engine.models()}
-        return tuple(known[model] for model in self._engine_of_model if model in known)
-
-    async def verify(self, model: str) -> None:
-        """Runs a one-token pass on its engine."""
-        await self.engine_of(model).verify(model)
-
-    async def load_model(self, model: str) -> None:
-        """Loads a single model, where its engine can."""
-        engine = self.engine_of(model)
-        if not isinstance(engine, LoadsModels):
-            raise Unimplemented(f"The engine {engine.name} loads its models at start only.")
-        await engine.load_model(model)
-
-    async def unload_model(self, model: str) -> None:
-        """Unloads a single model, where its engine can."""
-        engine = self.engine_of(model)
-        if not isinstance(engine, UnloadsModels):
-            raise Unimplemented(f"The engine {engine.name} keeps its models loaded.")
-        await engine.unload_model(model)
 
     def generate(self, job: GenerationJob) -> AsyncIterator[GenerationEvent]:
         """Streams a generation from its engine."""

@@ -4,11 +4,11 @@
 back is the one engine that the servicer sees.
 """
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
-from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.catalogue import ModelEntry
+from atrium_common.registry import by_engine, make_engine
 from atrium_common.weights import WeightStore
 from atrium_stt.engines.base import TranscriptionEngine
 from atrium_stt.engines.router import EngineRouter
@@ -23,24 +23,13 @@ ENGINES: Mapping[str, str] = {
 def open_engine(
     name: str, entries: Sequence[ModelEntry], *, store: WeightStore
 ) -> TranscriptionEngine:
-    """Imports an engine and makes it for its models; loads nothing yet.
+    """Makes an engine for its models; loads nothing yet.
 
     Raises:
         CatalogueError: No such engine, its libraries are not installed, or an option
             of a model does not hold.
     """
-    target = ENGINES.get(name)
-    if target is None:
-        raise CatalogueError(f"{entries[0].id}: no engine {name!r}; known: {', '.join(ENGINES)}")
-    module, _, attribute = target.partition(":")
-    try:
-        engine_class = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise CatalogueError(
-            f"{entries[0].id}: the engine {name!r} needs {error.name!r}; install atrium-stt[{name}]"
-        ) from error
-    make = cast(Callable[..., TranscriptionEngine], engine_class)
-    return make(entries, store=store)
+    return cast("TranscriptionEngine", make_engine(ENGINES, "stt", name, entries, store=store))
 
 
 def open_engines(entries: Sequence[ModelEntry], *, store: WeightStore) -> EngineRouter:
@@ -49,24 +38,8 @@ def open_engines(entries: Sequence[ModelEntry], *, store: WeightStore) -> Engine
     Raises:
         CatalogueError: There are no entries, or an engine can't be made.
     """
-    if not entries:
-        raise CatalogueError("the catalogue names no model for the service stt")
-    names = dict.fromkeys(entry.engine for entry in entries)
     engines = {
-        name: open_engine(name, [entry for entry in entries if entry.engine == name], store=store)
-        for name in names
+        name: open_engine(name, served, store=store)
+        for name, served in by_engine(entries, "stt").items()
     }
     return EngineRouter(engines, {entry.id: entry.engine for entry in entries})
-
-
-def with_engine(entries: Sequence[ModelEntry], engine: str | None) -> list[ModelEntry]:
-    """Returns the entries, served by `engine` instead of their own where it is given.
-
-    Options are an engine's own, so those of an entry whose engine changes are dropped.
-    """
-    return [
-        entry
-        if engine in (None, entry.engine)
-        else entry.model_copy(update={"engine": engine, "options": {}})
-        for entry in entries
-    ]
