@@ -85,6 +85,7 @@ def test_a_killed_service_shows_in_health_and_comes_back(suite: SuiteProcess, ke
     assert status == 503
     assert set(answer["error"]) == {"message", "type", "param", "code"}
 
+    # What health says is what the next call meets: no second try here.
     _until_llm_is(suite, "ready")
     status, _ = suite.request("/v1/chat/completions", key=key, body=CHAT)
     assert status == 200

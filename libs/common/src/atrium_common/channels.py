@@ -15,6 +15,7 @@ from atrium_common.tls import ClientTls
 SERVER_MIN_PING_MS: Final = 10_000
 CLIENT_PING_MS: Final = 30_000
 PING_TIMEOUT_MS: Final = 10_000
+NEVER_MS: Final = 2**31 - 1
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -49,6 +50,8 @@ def open_channel(
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 1_000),
         ("grpc.max_reconnect_backoff_ms", 3_000),
+        # A channel that goes idle would meet the next call unconnected.
+        ("grpc.client_idle_timeout_ms", NEVER_MS),
         # Channels with other settings must not share this one's connection.
         ("grpc.use_local_subchannel_pool", 1),
     ]

@@ -44,7 +44,9 @@ async def open_fleet(
             # service that is starting, and the watch wants to tell that from a dead one.
             plain = open_channel(target, tls=tls)
             stack.push_async_callback(plain.close, None)
-            watches[name] = ServiceWatch(name, plain, service, credentials)
+            watches[name] = ServiceWatch(
+                name, service, calls=channels[name], plain=plain, credentials=credentials
+            )
             watches[name].start()
             stack.push_async_callback(watches[name].close)
         yield Fleet(

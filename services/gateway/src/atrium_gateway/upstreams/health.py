@@ -1,14 +1,17 @@
 """Watches the health of a service, so that the gateway knows without asking.
 
-One task per service holds a `grpc.health.v1` Watch stream: a state arrives when it
-changes, and a dead connection ends the stream.
+Two things are followed per service. The channel that carries the calls tells whether a
+call gets through: it checks the health of every replica itself, and what it says is
+what the next request meets. A `grpc.health.v1` Watch stream on a channel of its own
+tells a service that is starting from one that is dead.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -28,7 +31,7 @@ class ServiceHealth:
 
     Attributes:
         reachable: It answers; the process lives.
-        serving: It takes work.
+        serving: It takes work: calls reach a replica that serves.
     """
 
     reachable: bool
@@ -42,7 +45,7 @@ class ServiceHealth:
         return "starting" if self.reachable else "down"
 
 
-StreamedState = StreamedCall[health_pb2.HealthCheckResponse, ServiceHealth]
+StreamedState = StreamedCall[health_pb2.HealthCheckResponse, None]
 DOWN = ServiceHealth(reachable=False, serving=False)
 
 
@@ -50,28 +53,47 @@ class ServiceWatch:
     """Follows one service from `start` to `close`."""
 
     def __init__(
-        self, name: str, channel: grpc.aio.Channel, service: str, credentials: Credentials
+        self,
+        name: str,
+        service: str,
+        *,
+        calls: grpc.aio.Channel,
+        plain: grpc.aio.Channel,
+        credentials: Credentials,
     ) -> None:
-        """Args: name: Short name, e.g. ``"llm"``. service: Full proto name that is watched."""
+        """Starts nothing yet.
+
+        Args:
+            name: Short name, e.g. ``"llm"``.
+            service: Full proto name whose health is watched.
+            calls: The health-checked channel that carries the service's calls.
+            plain: A channel to the same service that checks no health: it lets calls
+                through to a service that is starting.
+            credentials: Makes the metadata of the calls that ask for models.
+        """
         self.name = name
         self.health = DOWN
         self._service = service
         self._credentials = credentials
-        self._health_stub = health_pb2_grpc.HealthStub(channel)
-        self._model_stub = model_pb2_grpc.ModelServiceStub(channel)
+        self._calls = calls
+        self._health_stub = health_pb2_grpc.HealthStub(plain)
+        self._model_stub = model_pb2_grpc.ModelServiceStub(plain)
         self._changed = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begins to watch; the state is DOWN until the service has said otherwise."""
-        self._task = asyncio.create_task(self._watch(), name=f"watch-{self.name}")
+        self._tasks = [
+            asyncio.create_task(self._watch_calls(), name=f"watch-calls-{self.name}"),
+            asyncio.create_task(self._watch_process(), name=f"watch-process-{self.name}"),
+        ]
 
     async def close(self) -> None:
         """Ends the watch."""
-        if self._task is not None:
-            self._task.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+                await task
 
     async def until_serving(self) -> None:
         """Returns once the service takes work."""
@@ -95,23 +117,31 @@ class ServiceWatch:
             raise translated(err) from err
         return [model_from_proto(model) for model in reply.models]
 
-    async def _watch(self) -> None:
+    async def _watch_calls(self) -> None:
+        while True:
+            state = self._calls.get_state(try_to_connect=True)
+            if state is grpc.ChannelConnectivity.READY:
+                self._set(serving=True)
+            elif state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                self._set(serving=False)
+            # While it connects anew calls wait for it, so the last word holds.
+            await self._calls.wait_for_state_change(state)
+
+    async def _watch_process(self) -> None:
         request = health_pb2.HealthCheckRequest(service=self._service)
         while True:
-            states: StreamedState = StreamedCall(self._health_stub.Watch(request), _health)
+            states: StreamedState = StreamedCall(self._health_stub.Watch(request), _ignored)
             # A service that died ends the stream; that is the news, not a failure of ours.
             with contextlib.suppress(AtriumError):
-                async for health in states:
-                    self._set(health)
-            self._set(DOWN)
+                async for _ in states:
+                    self._set(reachable=True)
+            self._set(reachable=False)
             await asyncio.sleep(RETRY_SECONDS)
 
-    def _set(self, health: ServiceHealth) -> None:
-        self.health = health
+    def _set(self, **news: bool) -> None:
+        self.health = replace(self.health, **news)
         self._changed.set()
 
 
-def _health(reply: health_pb2.HealthCheckResponse) -> ServiceHealth:
-    return ServiceHealth(
-        reachable=True, serving=reply.status == health_pb2.HealthCheckResponse.SERVING
-    )
+def _ignored(_: health_pb2.HealthCheckResponse) -> None:
+    """What the process says of its work is heard by the channel that carries the calls."""
