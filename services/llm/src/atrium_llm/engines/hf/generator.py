@@ -93,7 +93,7 @@ class Generator:
             markers=[notation.marker] if notation and notation.marker else [],
         )
         self._grammars = GrammarCompiler(self._vocabulary.grammar)
-        self._defaults = _defaults(self._model)
+        self._defaults = _defaults(self._model, options)
         limits = self._limits(options)
         window = min(entry.context_length or 1 << 30, config.max_position_embeddings)
         self.context_length: int = min(window, limits.cache_tokens)
@@ -264,9 +264,13 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> s
     return {int(token) for token in (*ends, tokenizer.eos_token_id) if token is not None}
 
 
-def _defaults(model: PreTrainedModel) -> Defaults:
+def _defaults(model: PreTrainedModel, options: GeneratorOptions) -> Defaults:
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
     given = {name: getattr(model.generation_config, name, None) for name in names}
+    if options.default_temperature is not None:
+        given["temperature"] = options.default_temperature
+    if options.default_top_p is not None:
+        given["top_p"] = options.default_top_p
     return Defaults(**{name: value for name, value in given.items() if value is not None})
 
 

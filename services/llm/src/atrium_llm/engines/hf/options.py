@@ -23,6 +23,8 @@ class GeneratorOptions(EngineOptions):
             streams smooth. Default 64 on a CPU, 512 on a GPU.
         prompt_chunk_alone: The same while nobody writes; it bounds how long a cancel
             takes. Default 256 on a CPU, 4096 on a GPU.
+        default_temperature: For requests that name none; default is the model's own.
+        default_top_p: Likewise.
     """
 
     device: str | None = None
@@ -31,6 +33,8 @@ class GeneratorOptions(EngineOptions):
     kv_cache_mib: int | None = Field(default=None, ge=1)
     prompt_chunk: int | None = Field(default=None, ge=1)
     prompt_chunk_alone: int | None = Field(default=None, ge=1)
+    default_temperature: float | None = Field(default=None, ge=0, le=2)
+    default_top_p: float | None = Field(default=None, gt=0, le=1)
 
 
 class EmbedderOptions(EngineOptions):
