@@ -39,7 +39,8 @@ def run(state: Path) -> None:
             environment=environment,
         ) as alone:
             _text(suite, alone)
-        with worker("speech", _whisper_folder(), "2", environment=dict(os.environ)) as alone:
+        # The same threads and the same way of waiting for work as the suite's.
+        with worker("speech", _whisper_folder(), "2", environment=environment) as alone:
             _speech(suite, alone)
         asyncio.run(_health(suite))
         _memory(suite, "Memory after the load above")
