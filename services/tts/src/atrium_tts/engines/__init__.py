@@ -1,0 +1,45 @@
+"""The engines by name; an engine's own libraries are imported only when it is opened.
+
+`__main__` calls `open_engines` with the catalogue's entries; the router that comes
+back finds the engine of a model.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from atrium_common.catalogue import ModelEntry
+from atrium_common.registry import by_engine, make_engine
+from atrium_common.weights import WeightStore
+from atrium_tts.engines.base import SpeechEngine
+from atrium_tts.engines.router import EngineRouter
+
+ENGINES: Mapping[str, str] = {
+    "kokoro": "atrium_tts.engines.kokoro:KokoroEngine",
+    "xtts": "atrium_tts.engines.xtts:XttsEngine",
+    "openai": "atrium_tts.engines.openai:OpenAIEngine",
+    "fake": "atrium_tts.engines.fake:FakeEngine",
+}
+"""Registry name -> ``"module:Class"``; the class takes `(entries, *, store)`."""
+
+
+def open_engine(name: str, entries: Sequence[ModelEntry], *, store: WeightStore) -> SpeechEngine:
+    """Makes an engine for its models; loads nothing yet.
+
+    Raises:
+        CatalogueError: No such engine, its libraries are not installed, or an option
+            of a model does not hold.
+    """
+    return cast("SpeechEngine", make_engine(ENGINES, "tts", name, entries, store=store))
+
+
+def open_engines(entries: Sequence[ModelEntry], *, store: WeightStore) -> EngineRouter:
+    """Makes one engine for each engine name of the entries, behind one router.
+
+    Raises:
+        CatalogueError: There are no entries, or an engine can't be made.
+    """
+    engines = {
+        name: open_engine(name, served, store=store)
+        for name, served in by_engine(entries, "tts").items()
+    }
+    return EngineRouter(engines, {entry.id: entry.engine for entry in entries})

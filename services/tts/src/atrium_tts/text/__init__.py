@@ -1,0 +1,1 @@
+"""From a text or SSML to the utterances that engines say one after the other."""
