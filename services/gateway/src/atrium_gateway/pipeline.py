@@ -29,6 +29,7 @@ DEADLINES: dict[Capability, timedelta] = {
     Capability.COMPLETION: timedelta(minutes=10),
     Capability.EMBEDDING: timedelta(minutes=2),
     Capability.TRANSCRIPTION: timedelta(hours=1),
+    Capability.SPEECH: timedelta(hours=1),
 }
 """Longest time that a request may take, upload excluded, by capability."""
 
@@ -214,7 +215,9 @@ def exceeds(used: Usage, bound: Usage) -> bool:
     return (
         used.input_tokens > bound.input_tokens
         or used.output_tokens > bound.output_tokens
+        or used.characters > bound.characters
         or used.input_audio > bound.input_audio
+        or used.output_audio > bound.output_audio
     )
 
 
