@@ -3,7 +3,7 @@
 .PHONY: help install run test lint type protos lock bench clean test-vllm
 
 BIN := .venv/bin
-PACKAGES := libs/common/src/atrium_common $(wildcard services/*/src) scripts
+PACKAGES := libs/common/src/atrium_common $(wildcard services/*/src) scripts examples
 TEST_ARGS ?=
 RUN_ARGS ?=
 

@@ -9,29 +9,21 @@ from pathlib import Path
 
 import grpc
 import httpx
-import jiwer
 import pytest
 import srt
 import webvtt
 from openai import APIStatusError, AsyncOpenAI
-from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from atrium.common.v1 import media_pb2
 from atrium.stt.v1 import stt_pb2, stt_pb2_grpc
 from atrium_stt.testing.sentences import SENTENCES
-from tests.kit.speech import human, spoken
+from tests.kit.speech import error_rate, human, spoken
 from tests.kit.suite import Suite
 
 MODEL = "whisper-base"
 CHUNK = 64 * 1024
 
 pytestmark = pytest.mark.model
-
-
-def error_rate(said: str, heard: str) -> float:
-    """Word error rate after Whisper's own normalization of English."""
-    normal = EnglishTextNormalizer({})
-    return float(jiwer.wer(normal(said), normal(heard)))
 
 
 def upload(path: Path) -> Iterator[stt_pb2.TranscribeAudioRequest]:
@@ -45,12 +37,12 @@ def upload(path: Path) -> Iterator[stt_pb2.TranscribeAudioRequest]:
     yield stt_pb2.TranscribeAudioRequest(end=end)
 
 
-async def test_ten_sentences_are_heard_alike_through_both_doors(
+async def test_sentences_are_heard_alike_through_both_doors(
     suite: Suite, key: str, client: AsyncOpenAI, rest: httpx.AsyncClient
 ) -> None:
-    path = spoken(10)
+    path = spoken(4)
     by_rest = await client.audio.transcriptions.create(model=MODEL, file=path)
-    assert error_rate(" ".join(SENTENCES), by_rest.text) < 0.10
+    assert error_rate(" ".join(SENTENCES[:4]), by_rest.text) < 0.10
 
     async with grpc.aio.insecure_channel(suite.target("stt")) as channel:
         stub = stt_pb2_grpc.TranscriptionServiceStub(channel)
@@ -73,19 +65,17 @@ async def test_a_person_is_understood(client: AsyncOpenAI, prompt: str) -> None:
     assert error_rate(said, heard.text) < 0.15
 
 
-async def test_subtitles_parse_and_cover_the_text(client: AsyncOpenAI) -> None:
+async def test_ten_sentences_make_subtitles_that_cover_the_text(client: AsyncOpenAI) -> None:
     path = spoken(10)
     as_srt = await client.audio.transcriptions.create(model=MODEL, file=path, response_format="srt")
-    as_vtt = await client.audio.transcriptions.create(model=MODEL, file=path, response_format="vtt")
     # Whisper moves its window by the words where it times them, so this is the same decoding.
     timed = await client.audio.transcriptions.create(
         model=MODEL, file=path, response_format="verbose_json", timestamp_granularities=["word"]
     )
     subtitles = list(srt.parse(str(as_srt)))
-    captions = webvtt.from_buffer(io.StringIO(str(as_vtt)))
     told = " ".join(timed.text.split())
+    assert error_rate(" ".join(SENTENCES), told) < 0.10
     assert " ".join(" ".join(each.content for each in subtitles).split()) == told
-    assert " ".join(" ".join(each.text for each in captions).split()) == told
     assert all(len(line) <= 42 for each in subtitles for line in each.content.split("\n"))
     assert all(each.end - each.start <= timedelta(seconds=7) for each in subtitles)
     assert all(before.end <= after.start for before, after in pairwise(subtitles))
@@ -95,7 +85,7 @@ async def test_subtitles_parse_and_cover_the_text(client: AsyncOpenAI) -> None:
 
 
 async def test_words_have_times_and_segments_stream(client: AsyncOpenAI) -> None:
-    path = spoken(3)
+    path = spoken(2)
     verbose = await client.audio.transcriptions.create(
         model=MODEL,
         file=path,
@@ -108,6 +98,11 @@ async def test_words_have_times_and_segments_stream(client: AsyncOpenAI) -> None
     starts = [word.start for word in verbose.words]
     assert starts == sorted(starts)
     assert verbose.words[-1].end <= float(verbose.duration) + 0.1
+
+    as_vtt = await client.audio.transcriptions.create(model=MODEL, file=path, response_format="vtt")
+    captions = webvtt.from_buffer(io.StringIO(str(as_vtt)))
+    told = " ".join(" ".join(each.text for each in captions).split())
+    assert told == " ".join(verbose.text.split())
 
     deltas, final = "", None
     stream = await client.audio.transcriptions.create(model=MODEL, file=path, stream=True)

@@ -1,6 +1,7 @@
-"""Speech to test with: sentences spoken by Flite, and by a person (Asterisk's prompts).
+"""Speech to test with, and the measure of what was heard.
 
-Both come from Debian packages that `scripts/test_tools.sh` installs.
+Sentences are spoken by Flite, and by a person (Asterisk's prompts); both come from Debian
+packages that `scripts/test_tools.sh` installs.
 """
 
 import gzip
@@ -8,6 +9,9 @@ import re
 import subprocess
 import wave
 from pathlib import Path
+
+import jiwer
+from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
 from atrium_stt.testing.sentences import SENTENCES
 from tests.kit.suite import ROOT
@@ -35,6 +39,24 @@ def spoken(count: int) -> Path:
                     whole.writeframes(bytes(2 * int(_PAUSE_SECONDS * source.getframerate())))
         part.rename(file)
     return file
+
+
+def question() -> Path:
+    """A WAV file in which Flite asks for the capital of France."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    file = CACHE / "question.wav"
+    if not file.exists():
+        part = file.with_suffix(".part")
+        text = "What is the capital of France?"
+        subprocess.run(["flite", "-voice", "slt", "-t", text, "-o", part], check=True)
+        part.rename(file)
+    return file
+
+
+def error_rate(said: str, heard: str) -> float:
+    """Word error rate after Whisper's own normalization of English."""
+    normal = EnglishTextNormalizer({})
+    return float(jiwer.wer(normal(said), normal(heard)))
 
 
 def human(prompt: str) -> tuple[Path, str]:

@@ -13,11 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+from typer.testing import CliRunner
+
+from atrium_gateway.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / ".atrium" / "models"
@@ -31,6 +35,8 @@ _PORTS = (
     "ATRIUM_LLM_METRICS_PORT",
     "ATRIUM_STT_PORT",
     "ATRIUM_STT_METRICS_PORT",
+    "ATRIUM_TTS_PORT",
+    "ATRIUM_TTS_METRICS_PORT",
 )
 
 
@@ -73,7 +79,7 @@ class Suite:
         return f"127.0.0.1:{self.ports[f'ATRIUM_{service.upper()}_PORT']}"
 
     def process(self, name: str) -> psutil.Process:
-        """The process of a part of the suite: gateway, llm or stt."""
+        """The process of a part of the suite: gateway, llm, stt or tts."""
         for child in psutil.Process(self.launcher).children(recursive=True):
             command = child.cmdline()
             if command[-2:] == ["-m", f"atrium_{name}"]:
@@ -85,16 +91,16 @@ class Suite:
         return self.process("gateway").environ()["ATRIUM_SERVICE_CREDENTIAL"]
 
     def atrium(self, *arguments: str) -> str:
-        """Runs the `atrium` command on this suite's state; returns what it printed."""
-        done = subprocess.run(
-            [str(Path(sys.executable).with_name("atrium")), *arguments],
-            env=self.process("gateway").environ(),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
+        """Runs the `atrium` command on this suite's state; returns what it printed.
+
+        In this process, for a new one takes seconds to import it; in a thread, for it
+        brings an event loop of its own.
+        """
+        environment = self.process("gateway").environ()
+        with ThreadPoolExecutor(1) as thread:
+            done = thread.submit(CliRunner().invoke, app, arguments, env=environment).result()
+        if done.exception is not None:
+            raise done.exception
         return done.stdout
 
 
