@@ -59,6 +59,7 @@ async def run(settings: GatewaySettings) -> None:
             open_fleet(
                 llm_target=settings.llm_target,
                 stt_target=settings.stt_target,
+                tts_target=settings.tts_target,
                 service_credential=credential,
                 tls=client_tls(settings),
             )
@@ -72,6 +73,7 @@ async def run(settings: GatewaySettings) -> None:
             catalogue=catalogue,
             llm=fleet.llm,
             stt=fleet.stt,
+            tts=fleet.tts,
             services=fleet.watches,
             reports=core.reports,
             now=lambda: datetime.now(UTC),

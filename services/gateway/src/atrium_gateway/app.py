@@ -40,6 +40,15 @@ EXPOSED_HEADERS = (
     "x-ratelimit-limit-tokens",
     "x-ratelimit-remaining-tokens",
     "x-ratelimit-reset-tokens",
+    "x-ratelimit-limit-characters",
+    "x-ratelimit-remaining-characters",
+    "x-ratelimit-reset-characters",
+    "x-ratelimit-limit-audio-seconds",
+    "x-ratelimit-remaining-audio-seconds",
+    "x-ratelimit-reset-audio-seconds",
+    "x-atrium-model",
+    "x-atrium-voice",
+    "x-atrium-sample-rate",
 )
 
 
@@ -78,6 +87,7 @@ def create_app(
             path.endpoint,
             methods=[path.method],
             tags=[path.tag],
+            status_code=int(next(iter(path.description["responses"]))),
             openapi_extra=path.description,
             route_class_override=ExchangeRoute,
         )
@@ -88,7 +98,10 @@ def create_app(
         (path.method, path.path): route
         for path in PATHS
         for route in app.routes
-        if isinstance(route, ExchangeRoute) and route.path == path.path and "{" not in path.path
+        if isinstance(route, ExchangeRoute)
+        and route.path == path.path
+        and path.method in (route.methods or ())
+        and "{" not in path.path
     }
     return _wrapped(
         Shortcut(app, plain, handle),
@@ -118,7 +131,7 @@ def _wrapped(
         app = CORSMiddleware(
             app,
             allow_origins=cors_origins,
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["authorization", "content-type", "x-request-id"],
             expose_headers=EXPOSED_HEADERS,
         )

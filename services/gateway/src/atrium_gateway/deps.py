@@ -11,6 +11,7 @@ from atrium_gateway.pipeline import Pipeline
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.llm import LlmUpstream
 from atrium_gateway.upstreams.stt import SttUpstream
+from atrium_gateway.upstreams.tts import TtsUpstream
 from atrium_gateway.usage.reports import UsageReports
 
 OFFERED = (
@@ -18,6 +19,7 @@ OFFERED = (
     Capability.COMPLETION,
     Capability.EMBEDDING,
     Capability.TRANSCRIPTION,
+    Capability.SPEECH,
 )
 """Capabilities that have an endpoint."""
 
@@ -32,6 +34,7 @@ class Gateway:
         catalogue: Names the models.
         llm: The llm service.
         stt: The stt service.
+        tts: The tts service.
         services: Watches of every service's health, by service name.
         reports: What was used.
         now: The time, aware UTC.
@@ -42,6 +45,7 @@ class Gateway:
     catalogue: Catalogue
     llm: LlmUpstream
     stt: SttUpstream
+    tts: TtsUpstream
     services: Mapping[str, ServiceWatch]
     reports: UsageReports
     now: Callable[[], datetime]

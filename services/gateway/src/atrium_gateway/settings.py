@@ -47,6 +47,8 @@ class GatewaySettings(SharedPrefixSettings):
     """gRPC target of the llm service."""
     stt_target: str = "127.0.0.1:7862"
     """gRPC target of the stt service."""
+    tts_target: str = "127.0.0.1:7861"
+    """gRPC target of the tts service."""
     service_credential: SecretStr | None = Field(default=None, min_length=16)
     """The suite's shared secret for calls between its own processes."""
     tls_certificate: Path | None = None

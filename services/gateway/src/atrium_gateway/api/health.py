@@ -55,9 +55,11 @@ def _health(exchange: Exchange) -> HealthAnswer:
     services = {}
     for name, watch in gateway.services.items():
         entries = gateway.catalogue.for_service(name)
+        if not entries:
+            continue  # a suite without its models needs no such service
         capabilities = dict.fromkeys(str(c) for entry in entries for c in entry.capabilities)
         services[name] = ServiceState(watch.health.status, list(capabilities))
-    ready = sum(watch.health.serving for watch in gateway.services.values())
+    ready = sum(state.status == "ready" for state in services.values())
     if ready == len(services):
         return HealthAnswer("ok", services)
     return HealthAnswer("degraded" if ready else "down", services)

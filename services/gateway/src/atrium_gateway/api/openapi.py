@@ -21,7 +21,10 @@ def operation(
     form: type[Struct] | None = None,
     query: type[Struct] | None = None,
     answer: type[Struct] | None = None,
+    path: str = "",
+    audio: bool = False,
     streams: bool = False,
+    status: int = 200,
     public: bool = False,
 ) -> dict[str, Any]:
     """Gives the part of an operation's description that FastAPI can't see.
@@ -31,7 +34,10 @@ def operation(
         form: Struct of a form's fields, beside `file`.
         query: Struct of the query.
         answer: Struct of the answer.
+        path: Name of the path's parameter, if it has one.
+        audio: True if the answer may be an audio file.
         streams: True if the answer may be server-sent events.
+        status: Of an answer that is no error.
         public: True if no credential is needed.
     """
     content: dict[str, Any] = {}
@@ -39,11 +45,17 @@ def operation(
         content["application/json"] = {"schema": _ref(body)}
     if form is not None:
         content["multipart/form-data"] = {"schema": {"allOf": [_ref(form), _FILE]}}
-    extra: dict[str, Any] = {"responses": {"200": _response(answer, streams=streams)}}
+    response = _response(answer, audio=audio, streams=streams)
+    extra: dict[str, Any] = {"responses": {str(status): response}}
     if content:
         extra["requestBody"] = {"required": True, "content": content}
-    if query is not None:
-        extra["parameters"] = [*_query(query)]
+    parameters = _query(query) if query is not None else []
+    if path:
+        parameters.append(
+            {"name": path, "in": "path", "required": True, "schema": {"type": "string"}}
+        )
+    if parameters:
+        extra["parameters"] = parameters
     if not public:
         extra["security"] = [{"bearer": []}]
     return extra
@@ -60,10 +72,12 @@ def _ref(kind: type[Struct]) -> dict[str, str]:
     return {"$ref": _REF.format(name=kind.__name__)}
 
 
-def _response(answer: type[Struct] | None, *, streams: bool) -> dict[str, Any]:
+def _response(answer: type[Struct] | None, *, audio: bool, streams: bool) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if answer is not None:
         content["application/json"] = {"schema": _ref(answer)}
+    if audio:
+        content["audio/*"] = {"schema": {"type": "string", "format": "binary"}}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return {"description": "Success", "content": content}

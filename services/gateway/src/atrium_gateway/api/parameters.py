@@ -17,6 +17,7 @@ from atrium_gateway.api.audio_schema import (
 from atrium_gateway.api.chat_schema import ChatRequest
 from atrium_gateway.api.completions_schema import CompletionRequest
 from atrium_gateway.api.embeddings import EmbeddingRequest
+from atrium_gateway.api.speech_schema import SpeechRequest, TextToSpeechRequest, VoiceJson
 
 HARMLESS = frozenset(
     {
@@ -72,6 +73,9 @@ PARAMETERS = {
         extra={"file"},
     ),
     "/v1/audio/translations": _lists(TranslationForm, set(), extra={"file"}),
+    "/v1/audio/speech": _lists(SpeechRequest, set()),
     "/api/speech-to-text": _lists(SpeechJson, set(), extra={"file"}),
+    "/api/text-to-speech": _lists(TextToSpeechRequest, set()),
+    "/api/voices": _lists(VoiceJson, set(), extra={"file"}),
 }
 """The lists by path."""

@@ -37,9 +37,23 @@ from atrium_gateway.api.models import (
     retrieve_model,
 )
 from atrium_gateway.api.openapi import operation
+from atrium_gateway.api.speech import create_speech
+from atrium_gateway.api.speech_schema import (
+    SpeechRequest,
+    TextToSpeechAnswer,
+    TextToSpeechRequest,
+    VoiceDeleted,
+    VoiceForm,
+    VoiceJson,
+    VoiceList,
+    VoiceObject,
+    VoicesQuery,
+)
 from atrium_gateway.api.speech_to_text import create_speech_to_text
+from atrium_gateway.api.text_to_speech import create_text_to_speech
 from atrium_gateway.api.usage import list_usage_events, show_usage
 from atrium_gateway.api.usage_schema import EventsAnswer, EventsQuery, UsageAnswer, UsageQuery
+from atrium_gateway.api.voices import create_voice, delete_voice, list_voices
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,13 @@ PATHS = (
     ),
     Path(
         "POST",
+        "/v1/audio/speech",
+        create_speech,
+        "openai",
+        operation(body=SpeechRequest, audio=True, streams=True),
+    ),
+    Path(
+        "POST",
         "/v1/audio/transcriptions",
         create_transcription,
         "openai",
@@ -98,6 +119,30 @@ PATHS = (
         create_speech_to_text,
         "suite",
         operation(body=SpeechJson, form=SpeechForm, answer=SpeechAnswer, streams=True),
+    ),
+    Path(
+        "POST",
+        "/api/text-to-speech",
+        create_text_to_speech,
+        "suite",
+        operation(body=TextToSpeechRequest, answer=TextToSpeechAnswer, audio=True, streams=True),
+    ),
+    Path(
+        "GET", "/api/voices", list_voices, "suite", operation(query=VoicesQuery, answer=VoiceList)
+    ),
+    Path(
+        "POST",
+        "/api/voices",
+        create_voice,
+        "suite",
+        operation(body=VoiceJson, form=VoiceForm, answer=VoiceObject, status=201),
+    ),
+    Path(
+        "DELETE",
+        "/api/voices/{voice}",
+        delete_voice,
+        "suite",
+        operation(path="voice", answer=VoiceDeleted),
     ),
     Path("GET", "/api/models", list_model_details, "suite", operation(answer=ModelDetails)),
     Path("GET", "/api/usage", show_usage, "suite", operation(query=UsageQuery, answer=UsageAnswer)),
@@ -138,6 +183,15 @@ STRUCTS: tuple[type[Struct], ...] = (
     SpeechForm,
     SpeechJson,
     SpeechAnswer,
+    SpeechRequest,
+    TextToSpeechRequest,
+    TextToSpeechAnswer,
+    VoicesQuery,
+    VoiceForm,
+    VoiceJson,
+    VoiceObject,
+    VoiceList,
+    VoiceDeleted,
     ModelList,
     ModelObject,
     ModelDetails,

@@ -15,7 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from atrium_common.errors import TooLarge
 from atrium_gateway.errors import handle
 
-UPLOAD_PATHS = ("/v1/audio/", "/api/speech-to-text")
+UPLOAD_PATHS = (
+    "/v1/audio/transcriptions",
+    "/v1/audio/translations",
+    "/api/speech-to-text",
+    "/api/voices",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

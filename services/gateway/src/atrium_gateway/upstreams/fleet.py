@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from atrium_common.channels import open_channel
 from atrium_common.tls import ClientTls
-from atrium_gateway.upstreams import llm, stt
+from atrium_gateway.upstreams import llm, stt, tts
 from atrium_gateway.upstreams.calls import Credentials
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.llm import LlmUpstream
 from atrium_gateway.upstreams.stt import SttUpstream
+from atrium_gateway.upstreams.tts import TtsUpstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,12 +20,18 @@ class Fleet:
 
     llm: LlmUpstream
     stt: SttUpstream
+    tts: TtsUpstream
     watches: Mapping[str, ServiceWatch]
 
 
 @asynccontextmanager
 async def open_fleet(
-    *, llm_target: str, stt_target: str, service_credential: str, tls: ClientTls | None = None
+    *,
+    llm_target: str,
+    stt_target: str,
+    tts_target: str,
+    service_credential: str,
+    tls: ClientTls | None = None,
 ) -> AsyncIterator[Fleet]:
     """Opens the channels and begins to watch; on leaving, closes all.
 
@@ -37,6 +44,7 @@ async def open_fleet(
         for name, target, service in (
             ("llm", llm_target, llm.SERVICE),
             ("stt", stt_target, stt.SERVICE),
+            ("tts", tts_target, tts.SERVICE),
         ):
             channels[name] = open_channel(target, tls=tls, health_service=service)
             stack.push_async_callback(channels[name].close, None)
@@ -52,5 +60,6 @@ async def open_fleet(
         yield Fleet(
             llm=LlmUpstream(channels["llm"], credentials),
             stt=SttUpstream(channels["stt"], credentials),
+            tts=TtsUpstream(channels["tts"], credentials),
             watches=watches,
         )
