@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Generic, TypeVar
 
@@ -18,6 +18,7 @@ from atrium_common.domain import Capability, Usage
 from atrium_common.errors import AtriumError, Cancelled, QuotaExceeded
 from atrium_gateway.admission import Admission, Outcome, Reservation
 from atrium_gateway.auth.principal import Principal
+from atrium_gateway.quota.limits import Unit
 from atrium_gateway.upstreams.port import Caller, UpstreamCall
 
 logger = structlog.get_logger(__name__)
@@ -33,6 +34,11 @@ DEADLINES: dict[Capability, timedelta] = {
 }
 """Longest time that a request may take, upload excluded, by capability."""
 
+AUDIO_SHARE = timedelta(minutes=1)
+"""Live audio is reserved in pieces of this length."""
+SOON = timedelta(seconds=2)
+"""A limit that has room again within this time ends no running work."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Generic[E]):
@@ -44,8 +50,9 @@ class Job(Generic[E]):
         method: Full name of the RPC, for the ledger.
         estimate: Upper bound of what it may consume.
         call: Starts it.
-        fit: Makes a smaller job after a token limit refused this one, or raises; it
-            gets the number of tokens that are left.
+        fit: Makes a smaller job after a limit refused this one, or raises; it gets the
+            number of units that are left.
+        fits: The unit whose limits `fit` knows how to keep: tokens or audio seconds.
     """
 
     capability: Capability
@@ -54,14 +61,25 @@ class Job(Generic[E]):
     estimate: Usage
     call: Callable[[Caller], UpstreamCall[E]]
     fit: Callable[[int], Awaitable["Job[E]"]] | None = None
+    fits: Unit = Unit.TOKENS
 
 
 class Run(Generic[E]):
     """An admitted job: iterate it once for the service's messages."""
 
-    def __init__(self, reservation: Reservation, call: UpstreamCall[E]) -> None:
+    def __init__(
+        self,
+        reservation: Reservation,
+        call: UpstreamCall[E],
+        *,
+        bound: Usage,
+        renew: Callable[[str, Usage], Awaitable[object]],
+    ) -> None:
+        """Args: bound: What is reserved. renew: Reserves more for a reservation's id."""
         self.reservation = reservation
+        self.bound = bound
         self._call = call
+        self._renew = renew
         self._ended = False
 
     @property
@@ -84,6 +102,37 @@ class Run(Generic[E]):
         except StopAsyncIteration:
             self._ended = True
             raise
+
+    def complete(self) -> None:
+        """Says that nothing is missing, although the call was not read to its end."""
+        self._ended = True
+
+    async def cover(self, audio: timedelta) -> None:
+        """Makes the reservation hold for so much audio in all: it grows by a minute.
+
+        Where a minute does not fit, it grows by what the limits leave; one that has
+        room again in a moment is waited for.
+
+        Raises:
+            QuotaExceeded: A limit refuses; the reservation is as it was.
+        """
+        waited = False
+        while audio > self.bound.input_audio:
+            try:
+                await self._grow(AUDIO_SHARE)
+            except QuotaExceeded as err:
+                if left := units_left(err, Unit.AUDIO_SECONDS):
+                    await self._grow(timedelta(seconds=left))
+                elif err.retry_after is not None and err.retry_after <= SOON and not waited:
+                    waited = True
+                    await asyncio.sleep(err.retry_after.total_seconds())
+                else:
+                    raise
+
+    async def _grow(self, audio: timedelta) -> None:
+        grown = replace(self.bound, input_audio=self.bound.input_audio + audio)
+        await self._renew(self.reservation.id, grown)
+        self.bound = grown
 
 
 class Pipeline:
@@ -110,8 +159,8 @@ class Pipeline:
         call: UpstreamCall[E] | None = None
         try:
             call = job.call(_caller(principal, reservation, job, request_id))
-            run = Run(reservation, call)
-            with _Heartbeat(self._admission, reservation, job, run, self._spawn):
+            run = Run(reservation, call, bound=job.estimate, renew=self._admission.renew)
+            with _Heartbeat(self._admission, reservation, run, self._spawn):
                 yield run
         except BaseException as err:
             if call is not None:
@@ -132,11 +181,11 @@ class Pipeline:
         try:
             return job, await self._reserve(principal, job, request_id)
         except QuotaExceeded as err:
-            left = tokens_left(err)
+            left = units_left(err, job.fits)
             if job.fit is None or left is None:
                 raise
-            # The first estimate takes a byte for a token. Before the request is
-            # refused for that, its tokens are counted.
+            # The first estimate takes a byte for a token, or a minute for any speech.
+            # Before the request is refused for that, it is looked at more closely.
             job = await job.fit(left)
             return job, await self._reserve(principal, job, request_id)
 
@@ -178,13 +227,11 @@ class _Heartbeat(Generic[E]):
         self,
         admission: Admission,
         reservation: Reservation,
-        job: Job[E],
         run: Run[E],
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
     ) -> None:
         self._admission = admission
         self._reservation = reservation
-        self._bound = job.estimate
         self._run = run
         self._spawn = spawn
         self._pause = reservation.lease.total_seconds() / 3
@@ -202,7 +249,7 @@ class _Heartbeat(Generic[E]):
 
     async def _renew(self) -> None:
         used = self._run.usage
-        grown = used if exceeds(used, self._bound) else None
+        grown = used if exceeds(used, self._run.bound) else None
         try:
             await self._admission.renew(self._reservation.id, grown)
         except AtriumError as err:
@@ -221,9 +268,9 @@ def exceeds(used: Usage, bound: Usage) -> bool:
     )
 
 
-def tokens_left(error: QuotaExceeded) -> int | None:
-    """The tokens that the refusing limits leave; ``None`` if other units refuse."""
-    if not error.violations or any("token" not in v.unit for v in error.violations):
+def units_left(error: QuotaExceeded, unit: Unit) -> int | None:
+    """What the refusing limits leave of `unit`; ``None`` if other units refuse."""
+    if not error.violations or any(v.unit != unit for v in error.violations):
         return None
     return min(violation.remaining for violation in error.violations)
 

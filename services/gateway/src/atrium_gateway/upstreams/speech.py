@@ -63,3 +63,27 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
 
 Step = Info | Segment | None
 """One message of a transcription; ``None`` brings only usage."""
+
+
+class LiveSpeech(msgspec.Struct, frozen=True, kw_only=True):
+    """What to make of live audio; as `atrium.stt.v1.LiveTranscriptionConfig`.
+
+    Attributes:
+        recording: What a recording of it would be asked for.
+        sample_rate: Samples per second of 16-bit little-endian mono PCM, 8000 to 48000.
+        end_silence: Silence that ends a segment; ``None`` takes the service's default.
+    """
+
+    recording: Recording
+    sample_rate: int
+    end_silence: timedelta | None = None
+
+
+class Heard(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a segment; a final one does not change any more.
+
+    The text of a partial segment only grows, and its final begins with it.
+    """
+
+    segment: Segment
+    final: bool

@@ -1,22 +1,32 @@
-"""Client of the stt service: sends a recording in pieces, gives segments as they come."""
+"""Client of the stt service: sends audio in pieces, gives segments as they come."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from typing import BinaryIO
+from contextlib import suppress
+from typing import Any, BinaryIO
 
 import grpc.aio
 
 from atrium.common.v1 import media_pb2
 from atrium.stt.v1 import stt_pb2, stt_pb2_grpc
 from atrium_common.chunks import CHUNK_BYTES
-from atrium_common.wire import duration_from_proto
+from atrium_common.wire import duration_from_proto, duration_to_proto
 from atrium_gateway.upstreams.calls import Credentials, StreamedCall
 from atrium_gateway.upstreams.port import Caller
-from atrium_gateway.upstreams.speech import Info, Recording, Segment, Step, Word
+from atrium_gateway.upstreams.speech import (
+    Heard,
+    Info,
+    LiveSpeech,
+    Recording,
+    Segment,
+    Step,
+    Word,
+)
 
 SERVICE = "atrium.stt.v1.TranscriptionService"
 TRANSCRIBE = f"/{SERVICE}/TranscribeAudio"
+TRANSCRIBE_LIVE = f"/{SERVICE}/TranscribeLiveAudio"
 
 TranscriptionCall = StreamedCall[stt_pb2.TranscribeAudioResponse, Step]
 
@@ -36,6 +46,47 @@ class SttUpstream:
             timeout=caller.seconds_left(),
         )
         return StreamedCall(call, _step)
+
+    def live(self, job: LiveSpeech, caller: Caller) -> "LiveSttCall":
+        """Starts a turn of live audio."""
+        call = self._stub.TranscribeLiveAudio(
+            None,  # type: ignore[arg-type] - the messages are written one by one
+            metadata=self._credentials.metadata(caller),
+            timeout=caller.seconds_left(),
+        )
+        return LiveSttCall(call, job)
+
+
+class LiveSttCall(StreamedCall[stt_pb2.TranscribeLiveAudioResponse, Heard | None]):
+    """One turn of live audio; meets `upstreams.live.LiveCall`."""
+
+    def __init__(self, call: Any, job: LiveSpeech) -> None:
+        """Args: call: A `grpc.aio` call with `read` and `write`; job: What to do."""
+        super().__init__(call, _heard)
+        self._config: LiveSpeech | None = job
+
+    async def send(self, data: bytes) -> None:
+        """Sends at most a second of audio; waits while the service is behind."""
+        await self._configure()
+        chunk = media_pb2.MediaChunk(data=data)
+        await self._write(stt_pb2.TranscribeLiveAudioRequest(chunk=chunk))
+
+    async def finish(self) -> None:
+        """Half-closes the call."""
+        await self._configure()
+        # A call that has ended is half-closed already; reading it tells why it ended.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._call.done_writing()
+
+    async def _configure(self) -> None:
+        job, self._config = self._config, None
+        if job is not None:
+            await self._write(stt_pb2.TranscribeLiveAudioRequest(config=_live_config(job)))
+
+    async def _write(self, message: stt_pb2.TranscribeLiveAudioRequest) -> None:
+        # As above: the error is told to the one who reads.
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            await self._call.write(message)
 
 
 async def _upload(job: Recording, audio: BinaryIO) -> AsyncIterator[stt_pb2.TranscribeAudioRequest]:
@@ -63,6 +114,23 @@ def _config(job: Recording) -> stt_pb2.TranscriptionConfig:
         voice_activity_detection=job.voice_activity_detection,
         condition_on_previous_text=job.condition_on_previous_text,
     )
+
+
+def _live_config(job: LiveSpeech) -> stt_pb2.LiveTranscriptionConfig:
+    silence = job.end_silence
+    return stt_pb2.LiveTranscriptionConfig(
+        transcription=_config(job.recording),
+        format=stt_pb2.LiveAudioFormat(sample_rate=job.sample_rate),
+        end_silence=None if silence is None else duration_to_proto(silence),
+        partial_results=True,
+    )
+
+
+def _heard(message: stt_pb2.TranscribeLiveAudioResponse) -> Heard | None:
+    which = message.WhichOneof("step")
+    if which == "partial":
+        return Heard(segment=_segment(message.partial), final=False)
+    return Heard(segment=_segment(message.final), final=True) if which == "final" else None
 
 
 def _step(message: stt_pb2.TranscribeAudioResponse) -> Step:
