@@ -4,9 +4,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import gateway, models
+from tests.bench import gateway, models, speech
 
-SECTIONS = {"gateway": gateway.run, "models": models.run}
+SECTIONS = {"gateway": gateway.run, "models": models.run, "speech": speech.run}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(SECTIONS)

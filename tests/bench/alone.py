@@ -7,6 +7,9 @@ a benchmark can take turns between this and the suite:
         {"callers": 4, "max_tokens": 64, "prompt": "..."} -> {"tokens": 256, "seconds": 1.9}
     python tests/bench/alone.py speech MODEL_FOLDER THREADS
         {"path": "speech.wav"} -> {"seconds": 1.2, "text": "..."}
+    python tests/bench/alone.py synthesis CATALOGUE MODELS_DIR MODEL VOICE
+        {"callers": 4, "sentences": ["...", "..."]}
+        -> {"seconds": 9.1, "audio": 11.8, "first": [0.9, 1.8, ...], "sentences": [1.6, 1.3]}
 """
 
 import asyncio
@@ -66,9 +69,56 @@ def _speech(folder: str, threads: str) -> None:
         print(json.dumps({"seconds": time.perf_counter() - start, "text": text}), flush=True)
 
 
+async def _synthesis(catalogue: str, models_dir: str, model: str, voice_id: str) -> None:
+    from atrium_common.catalogue import Catalogue
+    from atrium_common.weights import WeightStore
+    from atrium_tts.domain import SpeakRequest
+    from atrium_tts.engines import open_engine
+
+    entry = next(e for e in Catalogue.load(Path(catalogue)).for_service("tts") if e.id == model)
+    engine = open_engine(entry.engine, [entry], store=WeightStore(Path(models_dir)))
+    await engine.load()
+    voice = next(each for each in engine.voices() if each.id == voice_id)
+    rate = engine.sample_rate(model)
+    turn = asyncio.Semaphore(engine.scheduling.slots)
+    print(json.dumps({"ready": True}), flush=True)
+
+    async def one(sentences: list[str], began: float) -> tuple[float, list[float]]:
+        """Seconds to the first audio, and of audio in each sentence."""
+        first, lengths = 0.0, []
+        for sentence in sentences:
+            request = SpeakRequest(
+                model=model, voice=voice, text=sentence, language=voice.languages[0]
+            )
+            samples = 0
+            async with turn:
+                async for piece in engine.speak(request):
+                    first = first or time.perf_counter() - began
+                    samples += len(piece)
+            lengths.append(samples / rate)
+        return first, lengths
+
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        plan = json.loads(line)
+        began = time.perf_counter()
+        done = await asyncio.gather(
+            *(one(plan["sentences"], began) for _ in range(plan["callers"]))
+        )
+        answer = {
+            "seconds": time.perf_counter() - began,
+            "audio": sum(sum(lengths) for _, lengths in done),
+            "first": [first for first, _ in done],
+            "sentences": done[0][1],
+        }
+        print(json.dumps(answer), flush=True)
+    await engine.close()
+
+
 if __name__ == "__main__":
     kind, *arguments = sys.argv[1:]
     if kind == "text":
         asyncio.run(_text(*arguments))
+    elif kind == "synthesis":
+        asyncio.run(_synthesis(*arguments))
     else:
         _speech(*arguments)

@@ -109,10 +109,14 @@ def running_suite(
     state: Path,
     *,
     catalogue: str = "models/starter.yaml",
+    services: str | None = None,
     environment: Mapping[str, str] | None = None,
     start_seconds: float = 300.0,
 ) -> Iterator[Suite]:
-    """Starts the suite and stops it again; raises with its output if it does not start."""
+    """Starts the suite and stops it again; raises with its output if it does not start.
+
+    `services` are those to start beside the gateway, with commas; all if not given.
+    """
     ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
     variables = {
         **os.environ,
@@ -120,8 +124,10 @@ def running_suite(
         **{name: str(port) for name, port in ports.items()},
         **(environment or {}),
     }
+    command = [sys.executable, "scripts/run.py", "--catalogue", catalogue, "--state", str(state)]
+    command += ["--services", services] if services else []
     process = subprocess.Popen(
-        [sys.executable, "scripts/run.py", "--catalogue", catalogue, "--state", str(state)],
+        command,
         cwd=ROOT,
         env=variables,
         stdout=subprocess.PIPE,
