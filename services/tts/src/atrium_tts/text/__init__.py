@@ -1,1 +1,5 @@
-"""From a text or SSML to the utterances that engines say one after the other."""
+"""From what a caller wrote to what an engine says; `speech.py` calls `plan_speech`."""
+
+from atrium_tts.text.plan import plan_speech
+
+__all__ = ["plan_speech"]
