@@ -259,16 +259,6 @@ async def test_four_callers_take_turns_by_tenant_and_health_answers_meanwhile(
     assert slowest < 0.25
 
 
-async def test_live_audio_is_named_as_not_offered_yet(service: Running) -> None:
-    call = service.stub.TranscribeLiveAudio(
-        iter([pb.TranscribeLiveAudioRequest()]), metadata=gateway_metadata()
-    )
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await anext(aiter(call))
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "TranscribeLiveAudio" in (caught.value.details() or "")
-
-
 async def test_lists_the_models(service: Running) -> None:
     reply = await service.stub.ListModels(pb.ListModelsRequest(), metadata=gateway_metadata())
     assert [m.id for m in reply.models] == ["fake-whisper"]

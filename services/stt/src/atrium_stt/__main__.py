@@ -8,6 +8,7 @@ from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.weights import WeightStore
 from atrium_stt.engines import open_engines
+from atrium_stt.live.listening import LiveLimits
 from atrium_stt.recording import AudioLimits
 from atrium_stt.servicer import TranscriptionServicer
 from atrium_stt.settings import SttSettings
@@ -32,6 +33,12 @@ def main() -> None:
         max_queue=settings.max_queue,
         max_decoding=settings.max_decoding,
         reserve=timedelta(seconds=settings.reserved_audio_seconds),
+        live=LiveLimits(
+            duration=timedelta(seconds=settings.max_live_seconds),
+            idle=timedelta(seconds=settings.live_idle_seconds),
+            reserve=timedelta(seconds=settings.reserved_audio_seconds),
+        ),
+        max_live_sessions=settings.max_live_sessions,
     )
     asyncio.run(serve(servicer, engines, settings))
 

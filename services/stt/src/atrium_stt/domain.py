@@ -82,3 +82,76 @@ class TranscriptionEvent:
 
     step: TranscriptionInfo | Segment | None
     usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveJob:
+    """Everything that decides a live transcription.
+
+    Attributes:
+        transcription: As for a recording; voice activity detection is always on.
+        sample_rate: Of the 16-bit little-endian mono PCM that comes in, 8000 to 48000.
+        end_silence: Silence that ends a segment, 100 ms to 5 s.
+        partial_results: Report segments while they are spoken.
+    """
+
+    transcription: TranscriptionJob
+    sample_rate: int
+    end_silence: timedelta = timedelta(milliseconds=500)
+    partial_results: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStarted:
+    """Somebody began to speak; `start` is from the beginning of the audio."""
+
+    index: int
+    start: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechStopped:
+    """The speech of a segment has ended; `end` is from the beginning of the audio."""
+
+    index: int
+    end: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechDismissed:
+    """What began as speech was none: no segment of this index comes."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartialSegment:
+    """A segment while it is spoken.
+
+    Attributes:
+        segment: Its text is what is certain, and only grows from partial to partial.
+        tentative: What seems to follow; it may change.
+    """
+
+    segment: Segment
+    tentative: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalSegment:
+    """A segment that will not change any more, and its language."""
+
+    segment: Segment
+    language: str
+    language_probability: float
+
+
+LiveStep = SpeechStarted | SpeechStopped | SpeechDismissed | PartialSegment | FinalSegment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveEvent:
+    """One step of a live answer, or none, with the cumulative usage."""
+
+    step: LiveStep | None
+    usage: Usage

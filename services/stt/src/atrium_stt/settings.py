@@ -32,5 +32,14 @@ class SttSettings(ServiceSettings):
     """Audio that admission reserves for a direct caller before the upload tells its
     length; then the reservation grows to that."""
 
+    max_live_sessions: int = Field(default=16, ge=1)
+    """Callers who may speak at once; one more is refused as overloaded."""
+
+    max_live_seconds: float = Field(default=4 * 3600.0, gt=0)
+    """Longest live session, of audio and by the clock."""
+
+    live_idle_seconds: float = Field(default=60.0, gt=0)
+    """How long a live caller may send nothing, or leave results unread."""
+
     spool_dir: Path | None = None
     """Folder for uploads and decoded audio (115 MB an hour); unset takes the system's."""

@@ -1,12 +1,14 @@
 """What every transcription engine meets, so that the servicer needs to know none."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
 from atrium_common.domain import ModelInfo
 from atrium_common.work import Batching, Serial
-from atrium_stt.domain import TranscriptionEvent, TranscriptionJob
+from atrium_stt.domain import LiveJob, TranscriptionEvent, TranscriptionJob
+from atrium_stt.engines.live import LiveTranscriber
 from atrium_stt.recording import Recording
 
 
@@ -60,5 +62,17 @@ class TranscriptionEngine(Protocol):
         Args:
             job: What to do.
             audio: A file of any container and codec, or audio that is decoded already.
+        """
+        ...
+
+    def open_live(self, job: LiveJob) -> AbstractAsyncContextManager[LiveTranscriber]:
+        """Begins to listen to one speaker; loads the model if it is not loaded.
+
+        Several may be open at once. Each decoding is called in a turn of the engine's
+        queue, as is each step of `transcribe`.
+
+        Raises:
+            Unavailable: The model can't be loaded.
+            AtriumError: What `check` raises.
         """
         ...

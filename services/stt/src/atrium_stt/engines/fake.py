@@ -7,6 +7,7 @@ option, so that the wire can be tested to the last field.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -20,6 +21,7 @@ from atrium_common.weights import WeightStore
 from atrium_common.work import Serial
 from atrium_stt.audio import open_recording
 from atrium_stt.domain import (
+    LiveJob,
     Segment,
     Task,
     TranscriptionEvent,
@@ -27,6 +29,8 @@ from atrium_stt.domain import (
     TranscriptionJob,
     Word,
 )
+from atrium_stt.engines.fake_live import FakeLiveTranscriber
+from atrium_stt.engines.live import LiveTranscriber
 from atrium_stt.engines.meter import UsageMeter
 from atrium_stt.recording import Recording
 
@@ -43,7 +47,7 @@ class FakeOptions(BaseModel):
     """Audio per segment."""
 
     delay_seconds: float = Field(default=0.0, ge=0)
-    """Pause before each segment."""
+    """Pause before each segment, and in each decoding of live audio."""
 
     translates: bool = True
     """Whether it accepts the task `translate`."""
@@ -63,6 +67,7 @@ class FakeEngine:
 
     Attributes:
         started: Segments that were begun, over all jobs, for tests of cancellation.
+        listening: Live jobs that are open.
     """
 
     name = "fake"
@@ -93,6 +98,7 @@ class FakeEngine:
         self._state = ModelState.UNLOADED
         self._verified: dict[str, datetime] = {}
         self.started = 0
+        self.listening = 0
 
     async def load(self) -> None:
         """Is ready at once."""
@@ -154,6 +160,21 @@ class FakeEngine:
         finally:
             if recording is not audio:
                 recording.close()
+
+    @asynccontextmanager
+    async def open_live(self, job: LiveJob) -> AsyncIterator[LiveTranscriber]:
+        """Listens; see `FakeLiveTranscriber`."""
+        _, options = self._find(job.transcription.model)
+        self.check(job.transcription)
+        self.listening += 1
+        try:
+            yield FakeLiveTranscriber(
+                job,
+                language=LANGUAGES[0],
+                pause=lambda: asyncio.sleep(options.delay_seconds),
+            )
+        finally:
+            self.listening -= 1
 
     def _find(self, model: str) -> tuple[ModelEntry, FakeOptions]:
         found = self._entries.get(model)

@@ -1,11 +1,13 @@
 """The engines of the service as one; `servicer.py` sees only this."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from atrium_common.routing import ModelRouter
-from atrium_stt.domain import TranscriptionEvent, TranscriptionJob
+from atrium_stt.domain import LiveJob, TranscriptionEvent, TranscriptionJob
 from atrium_stt.engines.base import TranscriptionEngine
+from atrium_stt.engines.live import LiveTranscriber
 from atrium_stt.recording import Recording
 
 
@@ -23,3 +25,7 @@ class EngineRouter(ModelRouter[TranscriptionEngine]):
     ) -> AsyncIterator[TranscriptionEvent]:
         """Streams a transcription from its engine."""
         return self.engine_of(job.model).transcribe(job, audio)
+
+    def open_live(self, job: LiveJob) -> AbstractAsyncContextManager[LiveTranscriber]:
+        """Begins to listen with its engine."""
+        return self.engine_of(job.transcription.model).open_live(job)

@@ -368,10 +368,15 @@ class LiveTranscriptionConfig(message.Message):
     END_SILENCE_FIELD_NUMBER: builtins.int
     PARTIAL_RESULTS_FIELD_NUMBER: builtins.int
     partial_results: builtins.bool
-    """Report partial segments while they are spoken. Default false."""
+    """Report partial segments while they are spoken. Default false. What partials
+    said is kept by the final segment, so without them its text may be better.
+    """
     @builtins.property
     def transcription(self) -> TranscriptionConfig:
-        """As for recordings."""
+        """As for recordings, but that voice activity detection can't be switched off:
+        it finds where a segment ends. A language that is not given is detected on the
+        first segment and kept once it is clear (a probability of 0.5).
+        """
 
     @builtins.property
     def format(self) -> LiveAudioFormat:
@@ -379,7 +384,9 @@ class LiveTranscriptionConfig(message.Message):
 
     @builtins.property
     def end_silence(self) -> duration_pb2.Duration:
-        """Silence that ends a segment. 100 ms to 5 s; default 500 ms."""
+        """Silence that ends a segment. 100 ms to 5 s; default 500 ms. A segment over 10 s
+        ends at a shorter pause too, and one of 28 s where it is quietest.
+        """
 
     def __init__(
         self,
@@ -409,7 +416,7 @@ class TranscribeLiveAudioRequest(message.Message):
 
     @builtins.property
     def chunk(self) -> media_pb2.MediaChunk:
-        """Audio, at most a second per message."""
+        """Audio, at most a second per message. A sample may be cut by its end."""
 
     def __init__(
         self,
@@ -426,38 +433,149 @@ class TranscribeLiveAudioRequest(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
 @typing.final
+class LiveSpeechStarted(message.Message):
+    """Somebody began to speak."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    START_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Index that the segment will have."""
+    @builtins.property
+    def start(self) -> duration_pb2.Duration:
+        """When, from the beginning of the audio."""
+
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        start: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["index", b"index", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class LiveSpeechStopped(message.Message):
+    """The speech of a segment has ended; its final text is on its way."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Index of the segment."""
+    @builtins.property
+    def end(self) -> duration_pb2.Duration:
+        """When, from the beginning of the audio."""
+
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+        end: duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["end", b"end"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["end", b"end", "index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class LiveSpeechDismissed(message.Message):
+    """What began as speech was none, e.g. a cough: no segment of this index comes, and
+    nothing was said in a partial one but tentative text.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: builtins.int
+    index: builtins.int
+    """Index that is left out."""
+    def __init__(
+        self,
+        *,
+        index: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class TranscribeLiveAudioResponse(message.Message):
-    """One step of the live answer."""
+    """One step of the live answer. Of each segment: speech_started, partials if asked
+    for, speech_stopped, then final or speech_dismissed. Finals come in order; the
+    next segment may start before the last one's final.
+    """
 
     DESCRIPTOR: descriptor.Descriptor
 
     PARTIAL_FIELD_NUMBER: builtins.int
     FINAL_FIELD_NUMBER: builtins.int
+    SPEECH_STARTED_FIELD_NUMBER: builtins.int
+    SPEECH_STOPPED_FIELD_NUMBER: builtins.int
+    SPEECH_DISMISSED_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    TENTATIVE_TEXT_FIELD_NUMBER: builtins.int
+    LANGUAGE_FIELD_NUMBER: builtins.int
+    LANGUAGE_PROBABILITY_FIELD_NUMBER: builtins.int
+    tentative_text: builtins.str
+    """With a partial: what seems to follow its text. The next message of this index
+    may change it or take it back.
+    """
+    language: builtins.str
+    """With a final: its language, ISO 639-1 (or "yue")."""
+    language_probability: builtins.float
+    """With a final: confidence of a detected language, 0 to 1; 1 when given."""
     @builtins.property
     def partial(self) -> Segment:
-        """The current segment so far; later ones with the same index replace it."""
+        """The current segment so far; later ones with the same index replace it. Its text
+        only ever grows, and the final text begins with it. Without words.
+        """
 
     @builtins.property
     def final(self) -> Segment:
         """A segment that will not change any more."""
 
     @builtins.property
+    def speech_started(self) -> LiveSpeechStarted:
+        """A segment begins."""
+
+    @builtins.property
+    def speech_stopped(self) -> LiveSpeechStopped:
+        """A segment's speech has ended."""
+
+    @builtins.property
+    def speech_dismissed(self) -> LiveSpeechDismissed:
+        """A segment that began is left out."""
+
+    @builtins.property
     def usage(self) -> usage_pb2.Usage:
-        """What was consumed so far."""
+        """What was consumed so far; input_audio is the audio that was listened to."""
 
     def __init__(
         self,
         *,
         partial: Segment | None = ...,
         final: Segment | None = ...,
+        speech_started: LiveSpeechStarted | None = ...,
+        speech_stopped: LiveSpeechStopped | None = ...,
+        speech_dismissed: LiveSpeechDismissed | None = ...,
         usage: usage_pb2.Usage | None = ...,
+        tentative_text: builtins.str = ...,
+        language: builtins.str = ...,
+        language_probability: builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["final", b"final", "partial", b"partial", "step", b"step", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["final", b"final", "partial", b"partial", "speech_dismissed", b"speech_dismissed", "speech_started", b"speech_started", "speech_stopped", b"speech_stopped", "step", b"step", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["final", b"final", "partial", b"partial", "step", b"step", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["final", b"final", "language", b"language", "language_probability", b"language_probability", "partial", b"partial", "speech_dismissed", b"speech_dismissed", "speech_started", b"speech_started", "speech_stopped", b"speech_stopped", "step", b"step", "tentative_text", b"tentative_text", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_step: _TypeAlias = typing.Literal["partial", "final"]  # noqa: Y015
+    _WhichOneofReturnType_step: _TypeAlias = typing.Literal["partial", "final", "speech_started", "speech_stopped", "speech_dismissed"]  # noqa: Y015
     _WhichOneofArgType_step: _TypeAlias = typing.Literal["step", b"step"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_step) -> _WhichOneofReturnType_step | None: ...
 
