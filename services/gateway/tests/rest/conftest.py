@@ -39,6 +39,10 @@ from atrium_llm.engines import open_engines as open_llm
 from atrium_llm.servicer import TextGenerationServicer
 from atrium_stt.engines import open_engines as open_stt
 from atrium_stt.servicer import TranscriptionServicer
+from atrium_tts.engines import open_engines as open_tts
+from atrium_tts.servicer import SpeechServicer
+from atrium_tts.speech import Speaker
+from atrium_tts.voices import VoiceStore
 
 CATALOGUE = """
 models:
@@ -51,6 +55,10 @@ models:
      aliases: [text-embedding-3-small], context_length: 512, embedding_dimensions: 8}
   - {id: fake-wide, service: llm, capabilities: [embedding], engine: fake,
      context_length: 64, embedding_dimensions: 1536}
+  - {id: fake-speech, service: tts, capabilities: [speech], engine: fake,
+     aliases: [tts-1, tts-1-hd, gpt-4o-mini-tts], price: {million_characters: 15}}
+  - {id: fake-slow-speech, service: tts, capabilities: [speech], engine: fake,
+     options: {delay_seconds: 0.2, draws: false, instructable: false, clones: false}}
   - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake,
      aliases: [whisper-1]}
 """
@@ -71,6 +79,7 @@ class Rest:
     settings: GatewaySettings
     llm_engine: Any
     llm_port: int
+    tts_engine: Any
     log: io.BytesIO
     registry: CollectorRegistry
     closing: AsyncExitStack
@@ -160,8 +169,19 @@ async def running_stt(catalogue: Catalogue) -> AsyncIterator[RunningService]:
 
 
 @asynccontextmanager
-async def running_rest(folder: Path, *, llm: bool = True) -> AsyncIterator[Rest]:
-    """Runs the gateway and the services; without the text service if not `llm`."""
+async def running_tts(catalogue: Catalogue, folder: Path) -> AsyncIterator[tuple[Any, int]]:
+    """Runs the speech service; gives its fake engine and its port."""
+    router = open_tts(catalogue.for_service("tts"), store=WeightStore(Path("unused")))
+    servicer = SpeechServicer(
+        router, catalogue, speaker=Speaker(router), voices=VoiceStore(folder / "voices")
+    )
+    async with running_server(servicer, router) as service:
+        yield router.engines[0], service.port
+
+
+@asynccontextmanager
+async def running_rest(folder: Path, *, llm: bool = True, tts: bool = True) -> AsyncIterator[Rest]:
+    """Runs the gateway and the services; without one that is not wanted."""
     (folder / "catalogue.yaml").write_text(CATALOGUE)
     catalogue = Catalogue.load(folder / "catalogue.yaml")
     settings = GatewaySettings(
@@ -175,10 +195,14 @@ async def running_rest(folder: Path, *, llm: bool = True) -> AsyncIterator[Rest]
         if llm:
             engine, llm_port = await stack.enter_async_context(running_llm(catalogue))
         stt = await stack.enter_async_context(running_stt(catalogue))
+        tts_engine, tts_port = None, free_port()
+        if tts:
+            tts_engine, tts_port = await stack.enter_async_context(running_tts(catalogue, folder))
         fleet = await stack.enter_async_context(
             open_fleet(
                 llm_target=f"127.0.0.1:{llm_port}",
                 stt_target=f"127.0.0.1:{stt.port}",
+                tts_target=f"127.0.0.1:{tts_port}",
                 service_credential=CREDENTIAL,
             )
         )
@@ -190,6 +214,7 @@ async def running_rest(folder: Path, *, llm: bool = True) -> AsyncIterator[Rest]
             catalogue=catalogue,
             llm=fleet.llm,
             stt=fleet.stt,
+            tts=fleet.tts,
             services=fleet.watches,
             reports=core.reports,
             now=lambda: datetime.now(UTC),
@@ -204,7 +229,7 @@ async def running_rest(folder: Path, *, llm: bool = True) -> AsyncIterator[Rest]
         )
         async with asyncio.timeout(10):
             for name, watch in fleet.watches.items():
-                if llm or name != "llm":
+                if {"llm": llm, "stt": True, "tts": tts}[name]:
                     await watch.until_serving()
         port = await stack.enter_async_context(serving(app))
         yield Rest(
@@ -213,6 +238,7 @@ async def running_rest(folder: Path, *, llm: bool = True) -> AsyncIterator[Rest]
             settings=settings,
             llm_engine=engine,
             llm_port=llm_port,
+            tts_engine=tts_engine,
             log=log,
             registry=registry,
             closing=stack,

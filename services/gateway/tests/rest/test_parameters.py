@@ -5,7 +5,11 @@ from pathlib import Path
 
 import httpx
 from openai.types import completion_create_params, embedding_create_params
-from openai.types.audio import transcription_create_params, translation_create_params
+from openai.types.audio import (
+    speech_create_params,
+    transcription_create_params,
+    translation_create_params,
+)
 from openai.types.chat import completion_create_params as chat_create_params
 
 from atrium_gateway.api.parameters import PARAMETERS
@@ -15,6 +19,7 @@ CLIENT = {
     "/v1/chat/completions": chat_create_params.CompletionCreateParamsBase,
     "/v1/completions": completion_create_params.CompletionCreateParamsBase,
     "/v1/embeddings": embedding_create_params.EmbeddingCreateParams,
+    "/v1/audio/speech": speech_create_params.SpeechCreateParams,
     "/v1/audio/transcriptions": transcription_create_params.TranscriptionCreateParamsBase,
     "/v1/audio/translations": translation_create_params.TranslationCreateParams,
 }

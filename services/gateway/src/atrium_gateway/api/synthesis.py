@@ -21,10 +21,9 @@ CEILING = 100_000
 """Characters that no service takes; the service itself refuses from its own limit on, but
 a megabyte of text should not ask for a reservation first."""
 SECONDS_PER_CHARACTER = 0.15
-"""Slow speech; the service reserves by the same formula for direct callers."""
+"""Slow speech; the service reserves by the same formula for direct callers. SSML's pauses
+and rates are not read for it."""
 MARGIN_SECONDS = 2.0
-LONGEST_BREAK = 10.0
-"""Seconds that one `break` of SSML may last."""
 
 
 def resolve(exchange: Exchange, name: str) -> str:
@@ -69,8 +68,7 @@ def speech_job(exchange: Exchange, speech: Speech, *, field: str) -> Job[Step]:
 def length_bound(speech: Speech) -> timedelta:
     """About the longest that the audio may last; a longer one grows its reservation."""
     seconds = len(speech.input) * SECONDS_PER_CHARACTER / (speech.speed or 1.0)
-    pauses = speech.input.count("<break") * LONGEST_BREAK if speech.ssml else 0.0
-    return timedelta(seconds=seconds + pauses + MARGIN_SECONDS)
+    return timedelta(seconds=seconds + MARGIN_SECONDS)
 
 
 class AudioBody:
