@@ -4,14 +4,42 @@ The supervisor hands it lines; it decides nothing.
 """
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.text import Text
 
-_COLOURS = {"gateway": "cyan", "llm": "green", "stt": "magenta", "atrium": "bold"}
+_COLOURS = {
+    "gateway": "cyan",
+    "llm": "green",
+    "stt": "magenta",
+    "tts": "blue",
+    "atrium": "bold",
+}
 _WIDTH = 8
+_JSON = "-H 'Content-Type: application/json'"
+_FIRST_REQUESTS = {
+    "llm": f"""\
+Chat:
+  curl ADDRESS/v1/chat/completions -H AUTHORIZATION \\
+    {_JSON} \\
+    -d '{{"model": "gpt-4o-mini", "temperature": 0, "messages": [{{"role": "user",\
+ "content": "What is the capital of France?"}}]}}'
+""",
+    "tts": f"""\
+Speech:
+  curl ADDRESS/v1/audio/speech -H AUTHORIZATION \\
+    {_JSON} -o speech.mp3 \\
+    -d '{{"model": "tts-1", "voice": "alloy", "input": "Paris is the capital of France."}}'
+""",
+    "stt": """\
+Transcription, of that or any other audio file:
+  curl ADDRESS/v1/audio/transcriptions -H AUTHORIZATION \\
+    -F model=whisper-1 -F file=@speech.mp3
+""",
+}
+"""What to type first, by service, in the order in which it is shown."""
 
 Report = Callable[[str, str], None]
 """Takes the name of a program and a line of text."""
@@ -52,26 +80,19 @@ class Display:
         with self._console.status(text) as status:
             yield status.update
 
-    def welcome(self, *, address: str, key: str, key_file: str, speech: bool) -> None:
-        """Says where the suite is, and what to type first."""
+    def welcome(self, *, address: str, key: str, key_file: str, services: Collection[str]) -> None:
+        """Says where the suite is, and what to type first for each of `services`."""
         authorization = shlex.quote(f"Authorization: Bearer {key}")
         lines = [
             "",
             f"Atrium is ready at {address}  (reference: {address}/docs)",
             f"Development key, also in {key_file}: {key}",
             "",
-            "Chat:",
-            f"  curl {address}/v1/chat/completions -H {authorization} \\",
-            "    -H 'Content-Type: application/json' \\",
-            '    -d \'{"model": "gpt-4o-mini", "temperature": 0, "messages": [{"role": "user",'
-            ' "content": "What is the capital of France?"}]}\'',
         ]
-        if speech:
-            lines += [
-                "Transcription, of any audio file:",
-                f"  curl {address}/v1/audio/transcriptions -H {authorization} \\",
-                "    -F model=whisper-1 -F file=@speech.mp3",
-            ]
+        for service, first_request in _FIRST_REQUESTS.items():
+            if service in services:
+                request = first_request.replace("ADDRESS", address)
+                lines += request.replace("AUTHORIZATION", authorization).splitlines()
         lines += ["", "Ctrl-C stops everything.", ""]
         for text in lines:
             self._console.print(Text(text), style="bold" if text.startswith("Atrium") else None)

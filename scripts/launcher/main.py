@@ -100,7 +100,7 @@ async def _serve(
             address=address,
             key=key,
             key_file=str(options.state / identity.KEY_FILE),
-            speech="stt" in options.services,
+            services=options.services,
         )
         await suite.watch()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MODEL_SERVICES = ("llm", "stt")
+MODEL_SERVICES = ("llm", "stt", "tts")
 """The services behind the gateway, in the order in which they are started."""
 
 DEFAULT_PORTS = {
@@ -20,6 +20,8 @@ DEFAULT_PORTS = {
     "ATRIUM_LLM_METRICS_PORT": 8865,
     "ATRIUM_STT_PORT": 7862,
     "ATRIUM_STT_METRICS_PORT": 8862,
+    "ATRIUM_TTS_PORT": 7861,
+    "ATRIUM_TTS_METRICS_PORT": 8861,
 }
 
 

@@ -43,6 +43,7 @@ class SuiteProcess:
         state: Folder of the suite's state.
         catalogue: Catalogue file.
         models: Folder of the weights.
+        services: Services to start beside the gateway, with commas; all if not given.
         ports: Variable -> port; see `free_ports`.
     """
 
@@ -53,6 +54,7 @@ class SuiteProcess:
         catalogue: Path,
         ports: Mapping[str, int],
         models: Path | None = None,
+        services: str | None = None,
     ) -> None:
         self.state = state
         self.ports = ports
@@ -61,6 +63,7 @@ class SuiteProcess:
         command = [sys.executable, "scripts/run.py", "--state", str(state)]
         command += ["--catalogue", str(catalogue)]
         command += ["--models", str(models)] if models else []
+        command += ["--services", services] if services else []
         self.process = subprocess.Popen(
             command,
             cwd=ROOT,

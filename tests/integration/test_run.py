@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.options import DEFAULT_PORTS
+from launcher.options import DEFAULT_PORTS, MODEL_SERVICES
 from launcher.preflight import check_ports
 
 from .suite_process import ROOT, SuiteProcess, free_ports
@@ -44,8 +44,8 @@ def test_it_prints_a_key_that_chats(suite: SuiteProcess, key: str) -> None:
 
 
 def test_it_prints_what_to_type_first(suite: SuiteProcess, key: str) -> None:
-    for path in ("/v1/chat/completions", "/v1/audio/transcriptions"):
-        assert f"curl {suite.address}{path} -H 'Authorization: Bearer {key}' \\" in suite.output
+    for path in ("chat/completions", "audio/speech", "audio/transcriptions"):
+        assert f"curl {suite.address}/v1/{path} -H 'Authorization: Bearer {key}' \\" in suite.output
 
 
 def test_no_key_no_answer(suite: SuiteProcess) -> None:
@@ -104,7 +104,7 @@ def test_ctrl_c_stops_everything_and_the_next_start_keeps_the_key(tmp_path: Path
     with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=ports) as first:
         key = first.until_ready()
         family = first.family()
-        assert len(family) == 3
+        assert len(family) == 1 + len(MODEL_SERVICES)
         first.interrupt()
         assert first.wait() == 0
         assert "atrium  | stopped" in first.output
@@ -112,7 +112,7 @@ def test_ctrl_c_stops_everything_and_the_next_start_keeps_the_key(tmp_path: Path
     check_ports(ports)
 
     started = time.monotonic()
-    with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=ports) as second:
+    with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=ports, services="llm") as second:
         assert second.until_ready() == key
         assert time.monotonic() - started < 30
         status, _ = second.request("/v1/chat/completions", key=key, body=CHAT)
@@ -125,7 +125,7 @@ def test_a_lost_database_gets_a_new_key(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     (state / "dev.key").write_text("atr_unknown_unknown\n")
-    with SuiteProcess(state, catalogue=FAKE, ports=free_ports()) as running:
+    with SuiteProcess(state, catalogue=FAKE, ports=free_ports(), services="llm") as running:
         key = running.until_ready()
         assert key != "atr_unknown_unknown"
         assert running.request("/v1/models", key=key)[0] == 200
@@ -133,7 +133,7 @@ def test_a_lost_database_gets_a_new_key(tmp_path: Path) -> None:
 
 def test_nothing_outlives_a_killed_launcher(tmp_path: Path) -> None:
     ports = free_ports()
-    with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=ports) as running:
+    with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=ports, services="llm") as running:
         running.until_ready()
         family = running.family()
         running.process.kill()
@@ -144,7 +144,7 @@ def test_nothing_outlives_a_killed_launcher(tmp_path: Path) -> None:
 
 def test_ctrl_c_before_it_is_ready_leaves_nothing(tmp_path: Path) -> None:
     with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=free_ports()) as running:
-        running.until(r"^(llm|stt) +\|")
+        running.until(r"^(llm|stt|tts) +\|")
         family = running.family()
         assert family
         running.interrupt()
@@ -172,8 +172,8 @@ def test_a_wrong_catalogue_is_one_line(tmp_path: Path, catalogue: str | None, wh
 def test_a_service_that_dies_at_start_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     ports = free_ports()
     # The port is taken after the launcher has looked: the service is the one that fails.
-    with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=ports) as running:
-        running.until(r"^(llm|stt|atrium) ", seconds=60)
+    with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=ports, services="llm") as running:
+        running.until(r"^(llm|atrium) ", seconds=60)
         with socket.socket() as thief:
             try:
                 thief.bind(("127.0.0.1", ports["ATRIUM_GATEWAY_PORT"]))
