@@ -56,6 +56,15 @@ class Voice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VoiceOrder:
+    """A voice that a tenant wants made; `language` is BCP 47, ``""`` leaves it open."""
+
+    name: str
+    language: str = ""
+    gender: Gender = Gender.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechJob:
     """Everything that decides a speech. `model` is a catalogue id.
 
@@ -161,11 +170,19 @@ class SentenceMark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechEnd:
+    """All audio was sent: its SHA-256 (32 raw bytes) and its size in bytes."""
+
+    sha256: bytes
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechEvent:
-    """One step: info first, then marks and encoded audio; each with the cumulative usage.
+    """One step: info, then marks and encoded audio, then the end; each with the usage so far.
 
     A step of ``None`` brings only usage: a sentence was begun.
     """
 
-    step: SpeechInfo | SentenceMark | bytes | None
+    step: SpeechInfo | SentenceMark | bytes | SpeechEnd | None
     usage: Usage
