@@ -74,7 +74,8 @@ if [[ $installed_torch != "$TORCH" ]]; then
   pip_install ${ATRIUM_TORCH_INDEX:+--extra-index-url "$ATRIUM_TORCH_INDEX"} "torch==$TORCH" \
     || die "torch $TORCH could not be installed: is the network up? (see ATRIUM_TORCH_INDEX)"
 fi
-echo "install: $(grep -c '==' requirements/dev.lock) locked packages"
+echo "install: $(grep -c '==' requirements/dev.lock) locked packages" \
+  "(one is under GPL-3: espeakng-loader, which gives Kokoro its phonemes; docs/adr/0006)"
 pip_install --require-hashes -r requirements/dev.lock \
   || die "the locked packages could not be installed: is the network up?"
 echo "install: Atrium itself, editable"
@@ -84,5 +85,10 @@ for project in "${projects[@]}"; do
 done
 pip_install --no-deps --no-build-isolation "${editable[@]}" \
   || die "Atrium's own packages could not be installed"
+
+if ! command -v npm >/dev/null; then
+  apt_install npm \
+    || echo "install: npm was not found: install it to fetch the voices of the speech model" >&2
+fi
 
 echo "$want" >"$stamp"

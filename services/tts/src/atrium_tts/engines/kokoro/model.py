@@ -18,7 +18,7 @@ _STYLE = 256
 
 _FRAME = SAMPLE_RATE // 100
 _QUIET = 0.005
-"""Loudness (root mean square of 10 ms), as a part of the loudest, that counts as silence: -46 dB."""
+"""Part of the loudest 10 ms (root mean square) below which 10 ms are silent: -46 dB."""
 
 _LEAD = 0.04
 _TAILS = {".": 0.3, "!": 0.3, "?": 0.3, "…": 0.4, ",": 0.15, ";": 0.2, ":": 0.2, "—": 0.15}

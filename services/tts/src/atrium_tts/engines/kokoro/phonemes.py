@@ -5,6 +5,8 @@ by, is kept beside it. Symbols and replacements follow misaki, the phonemizer th
 was trained with (https://github.com/hexgrad/misaki, `espeak.py`).
 """
 
+# ruff: noqa: RUF001  # phonemes and signs of other scripts resemble letters
+
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
