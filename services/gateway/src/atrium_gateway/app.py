@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
@@ -89,6 +89,7 @@ def create_app(
             tags=[path.tag],
             status_code=int(next(iter(path.description["responses"]))),
             openapi_extra=path.description,
+            response_class=Response,
             route_class_override=ExchangeRoute,
         )
     for kind in (AtriumError, HTTPException, RequestValidationError, Exception):

@@ -112,7 +112,13 @@ PATHS = (
         operation(form=TranslationForm, answer=JsonAnswer),
     ),
     Path("GET", "/v1/models", list_models, "openai", operation(answer=ModelList)),
-    Path("GET", "/v1/models/{model:path}", retrieve_model, "openai", operation(answer=ModelObject)),
+    Path(
+        "GET",
+        "/v1/models/{model:path}",
+        retrieve_model,
+        "openai",
+        operation(path="model", answer=ModelObject),
+    ),
     Path(
         "POST",
         "/api/speech-to-text",
