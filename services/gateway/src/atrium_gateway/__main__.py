@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 
-import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import ValidationError
@@ -23,14 +22,16 @@ from atrium_gateway.admission_server import serving_admission
 from atrium_gateway.app import create_app
 from atrium_gateway.core import open_core
 from atrium_gateway.deps import Gateway
+from atrium_gateway.live import LiveLimits, LiveSessions
 from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimits
 from atrium_gateway.pipeline import Pipeline
+from atrium_gateway.rest_server import RestServer, server_config
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.upstreams.fleet import open_fleet
 
 
-class RestServer(uvicorn.Server):
+class _Server(RestServer):
     """A server that leaves signals to us: the ledger is closed after it, in order."""
 
     @contextmanager
@@ -77,6 +78,7 @@ async def run(settings: GatewaySettings) -> None:
             services=fleet.watches,
             reports=core.reports,
             now=lambda: datetime.now(UTC),
+            live=LiveSessions(live_limits(settings)),
         )
         app = create_app(
             gateway,
@@ -95,7 +97,8 @@ async def run(settings: GatewaySettings) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
-        await RestServer(server_config(app, settings)).serve(sockets=[listener])
+        config = server_config(app, drain_seconds=settings.drain_seconds)
+        await _Server(config, drain=gateway.live.drain).serve(sockets=[listener])
 
 
 def client_tls(settings: GatewaySettings) -> ClientTls | None:
@@ -107,18 +110,12 @@ def client_tls(settings: GatewaySettings) -> ClientTls | None:
     )
 
 
-def server_config(app: object, settings: GatewaySettings) -> uvicorn.Config:
-    """Settings of the HTTP server: one process; access lines are our own."""
-    return uvicorn.Config(
-        app,  # type: ignore[arg-type]
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(settings.drain_seconds),
+def live_limits(settings: GatewaySettings) -> LiveLimits:
+    """What a session of live transcription may take."""
+    return LiveLimits(
+        sessions=settings.live_sessions,
+        session_seconds=settings.live_session_seconds,
+        idle_seconds=settings.live_idle_seconds,
     )
 
 

@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 from atrium_common.errors import AtriumError
 from atrium_gateway.api.exchange import ExchangeRoute
 from atrium_gateway.api.openapi import schemas
-from atrium_gateway.api.routes import PATHS, STRUCTS
+from atrium_gateway.api.routes import PATHS, SOCKETS, STRUCTS
 from atrium_gateway.deps import Gateway
 from atrium_gateway.errors import handle
 from atrium_gateway.middleware.access_log import AccessLog
@@ -26,6 +26,7 @@ from atrium_gateway.middleware.http_metrics import HttpMetrics
 from atrium_gateway.middleware.observe import Observe
 from atrium_gateway.middleware.security_headers import DOCS, SecurityHeaders
 from atrium_gateway.middleware.shortcut import Shortcut
+from atrium_gateway.middleware.sockets import Sockets
 from atrium_gateway.middleware.trace import CallerTrace
 
 TITLE = "Atrium"
@@ -104,8 +105,9 @@ def create_app(
         and path.method in (route.methods or ())
         and "{" not in path.path
     }
+    sockets = {path: (plain["GET", path], endpoint) for path, endpoint in SOCKETS.items()}
     return _wrapped(
-        Shortcut(app, plain, handle),
+        Sockets(Shortcut(app, plain, handle), sockets, outer=app, origins=cors_origins),
         limits=limits,
         metrics=HttpMetrics(registry),
         access_log=access_log,

@@ -7,6 +7,7 @@ from datetime import datetime
 from atrium_common.catalogue import Catalogue, ModelEntry
 from atrium_common.domain import Capability
 from atrium_gateway.auth.authenticator import Authenticator
+from atrium_gateway.live import LiveSessions
 from atrium_gateway.pipeline import Pipeline
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.llm import LlmUpstream
@@ -38,6 +39,7 @@ class Gateway:
         services: Watches of every service's health, by service name.
         reports: What was used.
         now: The time, aware UTC.
+        live: The sessions of live transcription.
     """
 
     authenticator: Authenticator
@@ -49,6 +51,7 @@ class Gateway:
     services: Mapping[str, ServiceWatch]
     reports: UsageReports
     now: Callable[[], datetime]
+    live: LiveSessions = field(default_factory=LiveSessions)
     _resolved: dict[tuple[str, Capability], ModelEntry] = field(default_factory=dict)
 
     def resolve(self, name: str, capability: Capability) -> ModelEntry:

@@ -88,6 +88,7 @@ HTTP_REASONS: Mapping[int, str] = {
     413: "TOO_LARGE",
     415: "UNSUPPORTED_MEDIA_TYPE",
     422: "INVALID_ARGUMENT",
+    426: "UPGRADE_REQUIRED",
 }
 """Reasons of the statuses that HTTP itself gives, outside the error tree."""
 

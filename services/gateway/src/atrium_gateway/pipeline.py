@@ -182,7 +182,7 @@ class Pipeline:
             return job, await self._reserve(principal, job, request_id)
         except QuotaExceeded as err:
             left = units_left(err, job.fits)
-            if job.fit is None or left is None:
+            if job.fit is None or not left:
                 raise
             # The first estimate takes a byte for a token, or a minute for any speech.
             # Before the request is refused for that, it is looked at more closely.

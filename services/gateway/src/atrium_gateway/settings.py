@@ -89,6 +89,12 @@ class GatewaySettings(SharedPrefixSettings):
     """Largest JSON body."""
     max_upload_bytes: int = Field(default=200 << 20, ge=1024)
     """Largest uploaded media file."""
+    live_sessions: int = Field(default=1000, ge=1)
+    """Sessions of live transcription that may be open at once."""
+    live_session_seconds: float = Field(default=3600.0, gt=0, le=3600)
+    """Longest session of live transcription."""
+    live_idle_seconds: float = Field(default=60.0, gt=0)
+    """A session of live transcription ends when its client sends nothing for so long."""
     cors_origins: tuple[str, ...] = ()
     """Origins that browsers may call from; exact, no wildcard."""
     drain_seconds: float = Field(default=20.0, ge=0)

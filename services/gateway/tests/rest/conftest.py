@@ -5,8 +5,8 @@ import io
 import json
 import socket
 import wave
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,23 +14,24 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from openai import AsyncOpenAI
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from atrium_common.catalogue import Catalogue
-from atrium_common.testing import CREDENTIAL, RunningService, running_server
+from atrium_common.testing import CREDENTIAL, running_server
 from atrium_common.weights import WeightStore
 from atrium_gateway.app import create_app
 from atrium_gateway.auth.keys import make_key
 from atrium_gateway.auth.tokens import TokenClaims
 from atrium_gateway.core import Core, open_core
 from atrium_gateway.deps import Gateway
+from atrium_gateway.live import LiveLimits, LiveSessions
 from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimits
 from atrium_gateway.pipeline import Pipeline
 from atrium_gateway.quota.limits import Limit
+from atrium_gateway.rest_server import RestServer, server_config
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.domain import ApiKey, Tenant
 from atrium_gateway.upstreams.fleet import open_fleet
@@ -64,12 +65,6 @@ models:
 """
 
 
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rest:
     """A running gateway and what stands behind it."""
@@ -80,6 +75,9 @@ class Rest:
     llm_engine: Any
     llm_port: int
     tts_engine: Any
+    stt_engine: Any
+    stop_stt: Callable[[], Awaitable[None]]
+    live: LiveSessions
     log: io.BytesIO
     registry: CollectorRegistry
     closing: AsyncExitStack
@@ -161,11 +159,12 @@ async def running_llm(catalogue: Catalogue, **settings: Any) -> AsyncIterator[tu
 
 
 @asynccontextmanager
-async def running_stt(catalogue: Catalogue) -> AsyncIterator[RunningService]:
-    """Runs the transcription service over its fake engine."""
+async def running_stt(catalogue: Catalogue) -> AsyncIterator[tuple[Any, int]]:
+    """Runs the transcription service; gives its fake engine and its port."""
     router = open_stt(catalogue.for_service("stt"), store=WeightStore(Path("unused")))
-    async with running_server(TranscriptionServicer(router, catalogue), router) as service:
-        yield service
+    servicer = TranscriptionServicer(router, catalogue)
+    async with running_server(servicer, router, drain_seconds=0.1) as service:
+        yield router.engines[0], service.port
 
 
 @asynccontextmanager
@@ -180,7 +179,9 @@ async def running_tts(catalogue: Catalogue, folder: Path) -> AsyncIterator[tuple
 
 
 @asynccontextmanager
-async def running_rest(folder: Path, *, llm: bool = True, tts: bool = True) -> AsyncIterator[Rest]:
+async def running_rest(
+    folder: Path, *, llm: bool = True, tts: bool = True, live: LiveLimits | None = None
+) -> AsyncIterator[Rest]:
     """Runs the gateway and the services; without one that is not wanted."""
     (folder / "catalogue.yaml").write_text(CATALOGUE)
     catalogue = Catalogue.load(folder / "catalogue.yaml")
@@ -194,14 +195,15 @@ async def running_rest(folder: Path, *, llm: bool = True, tts: bool = True) -> A
         engine, llm_port = None, free_port()
         if llm:
             engine, llm_port = await stack.enter_async_context(running_llm(catalogue))
-        stt = await stack.enter_async_context(running_stt(catalogue))
+        stt = await stack.enter_async_context(AsyncExitStack())
+        stt_engine, stt_port = await stt.enter_async_context(running_stt(catalogue))
         tts_engine, tts_port = None, free_port()
         if tts:
             tts_engine, tts_port = await stack.enter_async_context(running_tts(catalogue, folder))
         fleet = await stack.enter_async_context(
             open_fleet(
                 llm_target=f"127.0.0.1:{llm_port}",
-                stt_target=f"127.0.0.1:{stt.port}",
+                stt_target=f"127.0.0.1:{stt_port}",
                 tts_target=f"127.0.0.1:{tts_port}",
                 service_credential=CREDENTIAL,
             )
@@ -218,6 +220,7 @@ async def running_rest(folder: Path, *, llm: bool = True, tts: bool = True) -> A
             services=fleet.watches,
             reports=core.reports,
             now=lambda: datetime.now(UTC),
+            live=LiveSessions(live),
         )
         log, registry = io.BytesIO(), CollectorRegistry()
         app = create_app(
@@ -231,7 +234,7 @@ async def running_rest(folder: Path, *, llm: bool = True, tts: bool = True) -> A
             for name, watch in fleet.watches.items():
                 if {"llm": llm, "stt": True, "tts": tts}[name]:
                     await watch.until_serving()
-        port = await stack.enter_async_context(serving(app))
+        port = await stack.enter_async_context(serving(app, gateway.live))
         yield Rest(
             url=f"http://127.0.0.1:{port}",
             core=core,
@@ -239,6 +242,9 @@ async def running_rest(folder: Path, *, llm: bool = True, tts: bool = True) -> A
             llm_engine=engine,
             llm_port=llm_port,
             tts_engine=tts_engine,
+            stt_engine=stt_engine,
+            stop_stt=stt.aclose,
+            live=gateway.live,
             log=log,
             registry=registry,
             closing=stack,
@@ -258,20 +264,10 @@ def _until() -> Callable[..., Any]:
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
+async def serving(app: Any, live: LiveSessions) -> AsyncIterator[int]:
     """Serves an app over HTTP on a free port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
+    server = RestServer(server_config(app, drain_seconds=2), drain=live.drain)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await until(lambda: server.started)
     try:

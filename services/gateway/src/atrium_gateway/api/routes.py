@@ -1,9 +1,11 @@
 """Every path of the REST server, in one table; `app.py` installs it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from msgspec import Struct
+from starlette.types import ASGIApp
 
 from atrium_gateway.api.audio import create_transcription, create_translation
 from atrium_gateway.api.audio_schema import (
@@ -37,6 +39,7 @@ from atrium_gateway.api.models import (
     retrieve_model,
 )
 from atrium_gateway.api.openapi import operation
+from atrium_gateway.api.realtime import ONLY_A_SOCKET, serve_realtime, show_realtime
 from atrium_gateway.api.speech import create_speech
 from atrium_gateway.api.speech_schema import (
     SpeechRequest,
@@ -111,6 +114,7 @@ PATHS = (
         "openai",
         operation(form=TranslationForm, answer=JsonAnswer),
     ),
+    Path("GET", "/v1/realtime", show_realtime, "openai", ONLY_A_SOCKET),
     Path("GET", "/v1/models", list_models, "openai", operation(answer=ModelList)),
     Path(
         "GET",
@@ -175,6 +179,9 @@ PATHS = (
         operation(answer=StatusAnswer, public=True),
     ),
 )
+
+SOCKETS: Mapping[str, ASGIApp] = {"/v1/realtime": serve_realtime}
+"""What serves a WebSocket, by path; each path is in `PATHS` too, for plain requests."""
 
 STRUCTS: tuple[type[Struct], ...] = (
     ChatRequest,

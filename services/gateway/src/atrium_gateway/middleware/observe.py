@@ -16,6 +16,11 @@ from atrium_gateway.middleware.request_record import KEY, RequestRecord
 
 _VISIBLE = re.compile(rb"[\x21-\x7e]{1,128}")
 _HEADER = b"x-request-id"
+_OBSERVED = frozenset({"http", "websocket"})
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+_SWITCHING_PROTOCOLS = 101
+_HANDSHAKE = "GET"
+"""Method of a WebSocket's request (RFC 6455, section 4.1)."""
 
 
 class Observe:
@@ -37,8 +42,8 @@ class Observe:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one connection's scope; only HTTP is observed."""
-        if scope["type"] != "http":
+        """Serves one connection's scope: a request, or a WebSocket from open to close."""
+        if scope["type"] not in _OBSERVED:
             await self._app(scope, receive, send)
             return
         started = self._clock()
@@ -46,9 +51,9 @@ class Observe:
         header = (_HEADER, record.request_id.encode())
 
         async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in _STARTS:
                 if not record.status:
-                    record.status = message["status"]
+                    record.status = message.get("status", _SWITCHING_PROTOCOLS)
                 message["headers"] = [*message.get("headers", ()), header]
             elif not message.get("more_body"):
                 record.finished = True
@@ -73,12 +78,13 @@ class Observe:
     def _tell(self, scope: Scope, record: RequestRecord, seconds: float) -> None:
         # The pattern, never the path itself: a label per path would grow without end.
         route = getattr(scope.get("route"), "path", "unmatched")
-        self._metrics.count(route, scope["method"], record.status, seconds)
+        method = scope.get("method", _HANDSHAKE)
+        self._metrics.count(route, method, record.status, seconds)
         client = scope.get("client")
         self._log.write(
             AccessLine(
                 request_id=record.request_id,
-                method=scope["method"],
+                method=method,
                 path=scope["path"],
                 status=record.status,
                 seconds=round(seconds, 6),

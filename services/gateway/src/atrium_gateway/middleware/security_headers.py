@@ -27,13 +27,14 @@ class SecurityHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection's scope."""
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         policy = _DOCS_POLICY if scope["path"].startswith(DOCS) else _STRICT
 
         async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            # Not the acceptance of a WebSocket: nothing of it is shown or kept.
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = [*message.get("headers", ()), *_COMMON, policy]
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append(_NO_STORE)

@@ -15,14 +15,16 @@ from typing import Protocol
 from atrium_common.domain import Usage
 from atrium_common.errors import AtriumError, Unavailable
 from atrium_gateway.upstreams.port import UpstreamCall
-from atrium_gateway.upstreams.speech import Heard, LiveSpeech
+from atrium_gateway.upstreams.speech import LiveSpeech, LiveStep
 
 MAX_OPEN = 2
 """Turns that may be open at once: the one that is spoken and the one that is written down."""
+AHEAD = timedelta(seconds=30)
+"""Audio that may be sent before the service has listened to it; it tells every 5 s."""
 _SAMPLE_BYTES = 2
 
 
-class LiveCall(UpstreamCall[Heard | None], Protocol):
+class LiveCall(UpstreamCall[LiveStep], Protocol):
     """One turn's call: audio goes in while text comes out."""
 
     async def send(self, data: bytes) -> None:
@@ -39,10 +41,10 @@ class LiveCall(UpstreamCall[Heard | None], Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TurnHeard:
-    """What the service says of a turn; no `heard` if it only tells the usage."""
+    """What the service says of a turn."""
 
     turn: int
-    heard: Heard | None
+    step: LiveStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,11 @@ class _Turn:
     def sent(self) -> timedelta:
         return timedelta(seconds=self.samples / self.sample_rate)
 
+    @property
+    def listened(self) -> timedelta:
+        usage = self.call.usage
+        return usage.input_audio if usage else timedelta()
+
 
 class LiveTurns:
     """The turns of one session: one task sends, another one iterates.
@@ -86,6 +93,7 @@ class LiveTurns:
         self._room = asyncio.Semaphore(MAX_OPEN)
         self._spent: Usage | None = None
         self._sent_before = timedelta()
+        self._progress = asyncio.Event()
 
     @property
     def usage(self) -> Usage | None:
@@ -117,10 +125,14 @@ class LiveTurns:
 
     async def send(self, data: bytes) -> None:
         """Sends a piece of the present turn's audio; waits while the service is behind."""
-        if self._speaking is None:
+        turn = self._speaking
+        if turn is None:
             raise RuntimeError("no turn has begun")
-        self._speaking.samples += len(data) // _SAMPLE_BYTES
-        await self._speaking.call.send(data)
+        while turn.sent - turn.listened > AHEAD:
+            self._progress.clear()
+            await self._progress.wait()
+        turn.samples += len(data) // _SAMPLE_BYTES
+        await turn.call.send(data)
 
     async def finish(self) -> None:
         """Ends the present turn, if there is one: the service writes down the rest."""
@@ -162,7 +174,7 @@ class LiveTurns:
         if turn is None:
             raise StopAsyncIteration
         try:
-            heard = await anext(turn.call)
+            step = await anext(turn.call)
         except StopAsyncIteration:
             if not turn.finished:
                 raise Unavailable("The service ended the call.") from None
@@ -171,7 +183,8 @@ class LiveTurns:
             if not turn.dropped:
                 raise
             return self._close(turn)
-        return TurnHeard(turn.number, None if turn.dropped else heard)
+        self._progress.set()
+        return TurnHeard(turn.number, None if turn.dropped else step)
 
     def _close(self, turn: _Turn) -> TurnEnded:
         self._current = None

@@ -79,6 +79,26 @@ class LiveSpeech(msgspec.Struct, frozen=True, kw_only=True):
     end_silence: timedelta | None = None
 
 
+class SpeechStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody began to speak; `start` is from the beginning of the turn's audio."""
+
+    index: int
+    start: timedelta
+
+
+class SpeechStopped(msgspec.Struct, frozen=True, kw_only=True):
+    """The speech of a segment has ended; `end` is from the beginning of the turn's audio."""
+
+    index: int
+    end: timedelta
+
+
+class SpeechDismissed(msgspec.Struct, frozen=True, kw_only=True):
+    """What began as speech was none: the segment of this index does not come."""
+
+    index: int
+
+
 class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a segment; a final one does not change any more.
 
@@ -87,3 +107,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
     segment: Segment
     final: bool
+    language: str = ""
+
+
+LiveStep = SpeechStarted | SpeechStopped | SpeechDismissed | Heard | None
+"""One message of live audio; ``None`` brings only usage."""

@@ -18,8 +18,12 @@ from atrium_gateway.upstreams.speech import (
     Heard,
     Info,
     LiveSpeech,
+    LiveStep,
     Recording,
     Segment,
+    SpeechDismissed,
+    SpeechStarted,
+    SpeechStopped,
     Step,
     Word,
 )
@@ -49,20 +53,21 @@ class SttUpstream:
 
     def live(self, job: LiveSpeech, caller: Caller) -> "LiveSttCall":
         """Starts a turn of live audio."""
+        # No iterator: the messages are written one by one.
         call = self._stub.TranscribeLiveAudio(
-            None,  # type: ignore[arg-type] - the messages are written one by one
+            None,
             metadata=self._credentials.metadata(caller),
             timeout=caller.seconds_left(),
         )
         return LiveSttCall(call, job)
 
 
-class LiveSttCall(StreamedCall[stt_pb2.TranscribeLiveAudioResponse, Heard | None]):
+class LiveSttCall(StreamedCall[stt_pb2.TranscribeLiveAudioResponse, LiveStep]):
     """One turn of live audio; meets `upstreams.live.LiveCall`."""
 
     def __init__(self, call: Any, job: LiveSpeech) -> None:
         """Args: call: A `grpc.aio` call with `read` and `write`; job: What to do."""
-        super().__init__(call, _heard)
+        super().__init__(call, _live_step)
         self._config: LiveSpeech | None = job
 
     async def send(self, data: bytes) -> None:
@@ -126,11 +131,22 @@ def _live_config(job: LiveSpeech) -> stt_pb2.LiveTranscriptionConfig:
     )
 
 
-def _heard(message: stt_pb2.TranscribeLiveAudioResponse) -> Heard | None:
-    which = message.WhichOneof("step")
-    if which == "partial":
-        return Heard(segment=_segment(message.partial), final=False)
-    return Heard(segment=_segment(message.final), final=True) if which == "final" else None
+def _live_step(message: stt_pb2.TranscribeLiveAudioResponse) -> LiveStep:
+    match message.WhichOneof("step"):
+        case "partial":
+            return Heard(segment=_segment(message.partial), final=False)
+        case "final":
+            segment = _segment(message.final)
+            return Heard(segment=segment, final=True, language=message.language)
+        case "speech_started":
+            started = message.speech_started
+            return SpeechStarted(index=started.index, start=duration_from_proto(started.start))
+        case "speech_stopped":
+            stopped = message.speech_stopped
+            return SpeechStopped(index=stopped.index, end=duration_from_proto(stopped.end))
+        case "speech_dismissed":
+            return SpeechDismissed(index=message.speech_dismissed.index)
+    return None
 
 
 def _step(message: stt_pb2.TranscribeAudioResponse) -> Step:
