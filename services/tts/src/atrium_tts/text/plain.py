@@ -1,5 +1,7 @@
 """Reads plain text into runs, one per paragraph or list item; `plan.py` calls it."""
 
+# ruff: noqa: RUF001 - marks of many scripts stand here on purpose
+
 import re
 
 from atrium_common.errors import InvalidArgument

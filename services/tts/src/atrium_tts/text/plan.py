@@ -10,7 +10,7 @@ from atrium_tts.text.utterances import utterance_of, utterances_of
 
 
 def plan_speech(
-    input: str,  # noqa: A002 - the name of the job's field
+    input: str,
     *,
     ssml: bool,
     language: str,

@@ -6,10 +6,12 @@ stand only what it lacks: abbreviations that it takes for an end, the sentences 
 long quotation, and windows, because its time grows with the square of the text.
 """
 
+# ruff: noqa: RUF001 - marks of many scripts stand here on purpose
+
 import re
 from collections.abc import Iterator, Mapping
 
-import sentencex
+import sentencex  # type: ignore[import-untyped]
 
 _WINDOW = 600
 """Code points that are looked at at once; several sentences of any ordinary text."""

@@ -1,5 +1,7 @@
 """Cuts runs into utterances of a good length; `plan.py` calls `utterances_of`."""
 
+# ruff: noqa: RUF001 - marks of many scripts stand here on purpose
+
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -110,9 +112,7 @@ def _last_match(pattern: re.Pattern[str], run: Run, begin: int, limit: int) -> i
     text, place = run.text, 0
     for match in pattern.finditer(text, begin, limit + 1):
         at = min(match.end(), limit)
-        between_digits = (
-            at < len(text) and text[match.start() - 1].isdigit() and text[at].isdigit()
-        )
+        between_digits = at < len(text) and text[match.start() - 1].isdigit() and text[at].isdigit()
         if earliest < at and not run.solid[at] and not between_digits and text[begin:at].strip():
             place = at
     return place
@@ -152,7 +152,10 @@ def _join(
 
 
 def _is_fragment(text: str, part: tuple[int, int]) -> bool:
-    piece = text[slice(*part)]
+    begin, end = part
+    if end - begin > 4 * _FRAGMENT:
+        return False
+    piece = text[begin:end]
     heard = sum(map(str.isalnum, piece))
     # A character of Chinese, Japanese or Korean is about a syllable or two.
     return heard + 2 * len(_WIDE.findall(piece)) < _FRAGMENT
