@@ -2,8 +2,11 @@
 
 import asyncio
 import base64
+import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any
 
 from openai import AsyncOpenAI
@@ -32,11 +35,48 @@ class LiveText:
     @property
     def text(self) -> str:
         """The whole transcript."""
-        return " ".join(each.strip() for each in self.transcripts.values())
+        return " ".join(each.strip() for each in self.transcripts.values() if each.strip())
 
     def deltas(self, item: str) -> str:
         """The deltas of an item, joined."""
         return "".join(text for _, of, text in self.said if of == item)
+
+    def words(self) -> list[tuple[str, float]]:
+        """Every word that deltas brought, with the time at which it was complete."""
+        found = []
+        for item in self.transcripts:
+            spelled = [
+                (character, when)
+                for when, of, text in self.said
+                if of == item
+                for character in text
+            ]
+            text = "".join(character for character, _ in spelled)
+            for match in re.finditer(r"\S+", text):
+                found.append((match[0], spelled[match.end() - 1][1]))
+        return found
+
+
+def lags(live: LiveText, spoken: Sequence[tuple[str, float]]) -> list[float]:
+    """Seconds from the end of each word to its coming, where both texts have the word.
+
+    Args:
+        live: A session that was spoken into in real time.
+        spoken: Words and their ends in the audio, e.g. of the whole recording's transcript.
+    """
+    heard = live.words()
+    alike = SequenceMatcher(
+        None, [_plain(word) for word, _ in heard], [_plain(word) for word, _ in spoken], False
+    )
+    return [
+        heard[block.a + step][1] - spoken[block.b + step][1]
+        for block in alike.get_matching_blocks()
+        for step in range(block.size)
+    ]
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"\W", "", word).lower()
 
 
 async def transcribe_live(
