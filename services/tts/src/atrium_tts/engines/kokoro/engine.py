@@ -110,6 +110,7 @@ class KokoroEngine:
     async def close(self) -> None:
         """Stops running work at its next piece and frees memory."""
         self._thread.close()
+        self._espeak.close()
         for known in self._models.values():
             known.network, known.state = None, ModelState.UNLOADED
 

@@ -1,72 +1,100 @@
-"""Words to phonemes by espeak-ng, the only part of Atrium that loads GPL code (docs/adr/0006).
+"""Words to phonemes by espeak-ng, which runs as a process of its own (docs/adr/0006).
 
-`phonemes.py` calls it. The library comes with the package `espeakng-loader`.
+`phonemes.py` calls it. The library comes with the package `espeakng-loader`; it is C code
+that some texts crash, so nothing of it is loaded into the service.
 """
 
-import ctypes
+import json
 import re
-import threading
-from typing import ClassVar
+import select
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import espeakng_loader  # type: ignore[import-untyped]
 
-_SYNCHRONOUS = 2
-_DONT_EXIT = 0x8000
-"""Else a missing data file ends the process."""
+from atrium_common.errors import InvalidArgument, Unavailable
 
-_UTF8 = 1
-_IPA, _TIED = 0x02, 0x80
 TIE = "^"
 """Stands between the letters of one phoneme, as in ``t^ʃ``."""
+
+_WORKER = Path(__file__).with_name("espeak_worker.py")
+_PATIENCE = 10.0
+"""Seconds until a text counts as one that espeak hangs on; usual is a millisecond."""
 
 _SWITCH = re.compile(r"\([a-z^-]+\)")
 """Marks a word that another language's rules read, as in ``(en)``; letters tied too."""
 
 
 class Espeak:
-    """The library, which has one state per process: a lock orders its callers."""
-
-    _lock: ClassVar[threading.Lock] = threading.Lock()
+    """Starts the process when it is first needed, and anew when it has died. One caller."""
 
     def __init__(self) -> None:
-        """Loads the library and its data.
+        """Starts nothing yet."""
+        self._process: subprocess.Popen[str] | None = None
 
-        Raises:
-            OSError: It can't be loaded.
-        """
-        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
-        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
-        self._library.espeak_TextToPhonemes.argtypes = [
-            ctypes.POINTER(ctypes.c_void_p),
-            ctypes.c_int,
-            ctypes.c_int,
-        ]
-        data = espeakng_loader.get_data_path().encode()
-        with self._lock:
-            rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
-        if rate <= 0:
-            raise OSError("espeak-ng can't read its data")
+    def close(self) -> None:
+        """Ends the process; the next call starts another."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        with suppress(BrokenPipeError), process:  # closes its pipes and waits for it
+            pass
 
     def phonemes(self, text: str, voice: str) -> str:
         """Returns the IPA of `text`, its words apart by spaces, without punctuation.
+
+        Blocks, usually for a millisecond.
 
         Args:
             text: Words and numbers.
             voice: espeak's name of the language, e.g. ``"en-us"``.
 
         Raises:
-            ValueError: espeak has no such language.
+            InvalidArgument: espeak can't read the text; `field` is ``"text"``.
+            Unavailable: It can't be started.
+            ValueError: It has no such language.
         """
-        # A buffer of our own: the library's pointer moves through it, clause by clause.
-        buffer = ctypes.create_string_buffer(text.replace("\0", " ").encode(errors="ignore"))
-        rest = ctypes.c_void_p(ctypes.addressof(buffer))
-        clauses: list[str] = []
-        with self._lock:
-            if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-                raise ValueError(f"espeak-ng does not know {voice!r}")
-            while rest.value:
-                clause = self._library.espeak_TextToPhonemes(
-                    ctypes.byref(rest), _UTF8, _IPA | _TIED | ord(TIE) << 8
+        line = self._answer(json.dumps([text.replace("\0", " "), voice]))
+        if not line:
+            self.close()
+            raise InvalidArgument(
+                "The text has signs that can't be read aloud.", reason="UNREADABLE", field="text"
+            )
+        ipa: str | None = json.loads(line)
+        if ipa is None:
+            raise ValueError(f"espeak-ng does not know {voice!r}")
+        return " ".join(_SWITCH.sub("", ipa).split())
+
+    def _answer(self, question: str) -> str:
+        """Asks the process; ``""`` if it dies of the question, or says nothing for long."""
+        process = self._running()
+        if process.stdin is None or process.stdout is None:
+            raise Unavailable("espeak-ng has no pipes.")
+        try:
+            process.stdin.write(question + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        ready, _, _ = select.select([process.stdout], [], [], _PATIENCE)
+        return process.stdout.readline() if ready else ""
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is not None and self._process.poll() is not None:
+            self.close()  # it was ended from outside
+        if self._process is None:
+            library, data = espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  # our own interpreter and program
+                    [sys.executable, "-I", "-S", str(_WORKER), library, data],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                    encoding="utf-8",
                 )
-                clauses.append((clause or b"").decode())
-        return " ".join(_SWITCH.sub("", " ".join(clauses)).split())
+            except OSError as err:
+                raise Unavailable("espeak-ng could not be started.") from err
+        return self._process

@@ -179,7 +179,8 @@ def pieces(symbols: str, most: int = MOST) -> list[str]:
 
 
 def _clean(text: str) -> str:
-    """Leaves one form of each sign, and no line breaks."""
+    """Leaves one form of each sign, and none that is not for reading."""
+    text = "".join(" " if unicodedata.category(sign)[0] == "C" else sign for sign in text)
     text = unicodedata.normalize("NFC", text).translate(_SIGNS)
     text = _DOTS.sub("…", _DASH.sub("—", text))
     return " ".join(text.split())
