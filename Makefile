@@ -1,6 +1,6 @@
 # One target per job; CI runs exactly these (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint type protos lock bench clean test-vllm
+.PHONY: help install run test lint type protos lock bench clean test-vllm test-xtts
 
 BIN := .venv/bin
 PACKAGES := libs/common/src/atrium_common $(wildcard services/*/src) scripts examples
@@ -16,7 +16,8 @@ install:  ## Make the environment in .venv (ATRIUM_TORCH_INDEX: an index of CPU 
 run: install  ## Start the whole suite on this machine (RUN_ARGS="--help" lists the options)
 	@$(BIN)/python scripts/run.py $(RUN_ARGS)
 
-test: install  ## Run every test but the vLLM engine's (TEST_ARGS="-k stt" chooses)
+# Tests that TEST_ARGS choose are those of .venv; XTTS has an environment of its own.
+test: install $(if $(TEST_ARGS),,test-xtts)  ## Run every test but the vLLM engine's (TEST_ARGS="-k stt" chooses)
 	@scripts/test_tools.sh
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
@@ -41,6 +42,9 @@ bench: install  ## Measure the gateway and the services beside their baselines
 
 test-vllm:  ## Run the vLLM engine on a CPU, in an environment of its own (2.5 GB)
 	scripts/test_vllm.sh
+
+test-xtts: install  ## Run the XTTS engine on a CPU, in an environment of its own (180 MB over .venv)
+	scripts/test_xtts.sh
 
 clean:  ## Remove caches and builds (not .venv, nor the state in .atrium)
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

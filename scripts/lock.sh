@@ -25,6 +25,7 @@ lock() {
 }
 
 lock requirements/dev.in requirements/dev.lock
+lock requirements/xtts.in requirements/xtts.lock --no-deps
 # Pins without hashes, as constraints for the images.
 sed -n 's/^\([a-z0-9.-]*==[^\\]*\).*/\1/p' requirements/dev.lock >"$work/constraints.txt"
 for service in services/*/; do
