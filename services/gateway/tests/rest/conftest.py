@@ -59,7 +59,7 @@ models:
   - {id: fake-speech, service: tts, capabilities: [speech], engine: fake,
      aliases: [tts-1, tts-1-hd, gpt-4o-mini-tts], price: {million_characters: 15}}
   - {id: fake-slow-speech, service: tts, capabilities: [speech], engine: fake,
-     options: {delay_seconds: 0.2, draws: false, instructable: false, clones: false}}
+     options: {delay_seconds: 0.1, draws: false, instructable: false, clones: false}}
   - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake,
      aliases: [whisper-1]}
 """

@@ -70,6 +70,13 @@ async def test_page_of_the_api_describes_what_is_served(rest):
     shown = set(page["components"]["schemas"][name]["properties"])
     lists = PARAMETERS["/v1/chat/completions"]
     assert shown == lists.honoured | lists.without_effect
+    speech = page["paths"]["/v1/audio/speech"]["post"]["responses"]["200"]["content"]
+    assert set(speech) == {"audio/*", "text/event-stream"}
+    assert set(page["paths"]["/api/voices"]["post"]["responses"]) == {"201"}
+    for path, operations in page["paths"].items():
+        for described in operations.values():
+            named = {p["name"] for p in described.get("parameters", ()) if p["in"] == "path"}
+            assert named == set(re.findall(r"{(\w+)}", path))
     for ref in re.findall(
         r'"\$ref": ?"#/components/schemas/([^"]+)"', httpx.Response(200, json=page).text
     ):
