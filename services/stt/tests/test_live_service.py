@@ -1,27 +1,21 @@
 """Live transcription over real sockets with the fake engine: order, growth, ends, leaving."""
 
 import asyncio
-import random
-from collections.abc import AsyncIterator, Callable, Iterable
+import itertools
+from collections.abc import AsyncIterator, Iterable
 from datetime import timedelta
 from typing import NamedTuple
 
-import grpc
-import grpc.aio
-import numpy as np
 import pytest
 
 from atrium.stt.v1 import stt_pb2 as pb
 from atrium.stt.v1.stt_pb2_grpc import TranscriptionServiceStub
 from atrium_common.catalogue import Catalogue, ModelEntry
 from atrium_common.domain import Capability
-from atrium_common.errors import AtriumError
-from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.testing import (
     FakeAdmission,
     gateway_metadata,
     running_server,
-    tenant_metadata,
 )
 from atrium_common.wire import duration_from_proto
 from atrium_stt.engines.fake import FakeEngine
@@ -101,7 +95,8 @@ async def paced(
 
 async def drain(
     service: Running,
-    requests: "Iterable[pb.TranscribeLiveAudioRequest] | AsyncIterator[pb.TranscribeLiveAudioRequest]",
+    requests: Iterable[pb.TranscribeLiveAudioRequest]
+    | AsyncIterator[pb.TranscribeLiveAudioRequest],
 ) -> list[pb.TranscribeLiveAudioResponse]:
     call = service.stub.TranscribeLiveAudio(requests, metadata=gateway_metadata())
     return [message async for message in call]
@@ -133,6 +128,6 @@ async def test_partial_text_only_grows_into_the_final_text(service: Running) -> 
     final = next(a.final.text for a in answers if a.HasField("final"))
     assert len(partials) >= 3
     assert texts[-1]
-    assert all(after.startswith(before) for before, after in zip(texts, texts[1:], strict=False))
+    assert all(after.startswith(before) for before, after in itertools.pairwise(texts))
     assert final.startswith(texts[-1])
     assert any(a.tentative_text for a in partials)

@@ -68,6 +68,11 @@ class Transcriber:
         self._windows = options.windows(device)
 
     @property
+    def model(self) -> WhisperModel:
+        """The model that it wraps."""
+        return self._model
+
+    @property
     def languages(self) -> Sequence[str]:
         """Languages that the model knows."""
         return tuple(self._model.supported_languages)
@@ -94,7 +99,7 @@ class Transcriber:
             InvalidArgument: The hotwords are too many tokens.
             Cancelled: The caller left while speech was looked for.
         """
-        job = self._fit_context(job)
+        job = self.fit_context(job)
         batched = self._batches(job, recording)
         spans = self._spans(job, recording, token, batched=batched)
         if not spans:
@@ -112,8 +117,12 @@ class Transcriber:
                 yield to_segment(result, index, recording.duration)
                 index += 1
 
-    def _fit_context(self, job: TranscriptionJob) -> TranscriptionJob:
-        """Cuts the prompt to its last tokens, so that half the window is left for speech."""
+    def fit_context(self, job: TranscriptionJob) -> TranscriptionJob:
+        """Cuts the prompt to its last tokens, so that half the window is left for speech.
+
+        Raises:
+            InvalidArgument: The hotwords are too many tokens.
+        """
         hotwords = self._count(" ".join(job.hotwords)) if job.hotwords else 0
         most = _HOTWORD_TOKENS_WITH_CONTEXT if job.condition_on_previous_text else _HOTWORD_TOKENS
         if hotwords > most:

@@ -5,9 +5,9 @@ of one slot stands in front of it.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,10 +20,13 @@ from atrium_common.errors import AtriumError, Conflict, InvalidArgument, NotFoun
 from atrium_common.weights import WeightStore
 from atrium_common.work import CancelToken, DeviceThread, Serial
 from atrium_stt.audio import open_recording
-from atrium_stt.domain import Task, TranscriptionEvent, TranscriptionJob
+from atrium_stt.domain import LiveJob, Task, TranscriptionEvent, TranscriptionJob
 from atrium_stt.engines.decoding import Transcriber
+from atrium_stt.engines.live import LiveTranscriber
 from atrium_stt.engines.meter import UsageMeter
 from atrium_stt.engines.options import FasterWhisperOptions
+from atrium_stt.engines.stepping import Stepping
+from atrium_stt.engines.whisper_live import WhisperLiveTranscriber
 from atrium_stt.recording import Recording
 
 
@@ -70,6 +73,7 @@ class FasterWhisperEngine:
         self._now = now
         self._clock = clock
         self._thread = DeviceThread("faster-whisper")
+        self._stepping: Stepping[TranscriptionEvent] = Stepping(self._thread)
 
     async def load(self) -> None:
         """Loads every model.
@@ -111,6 +115,7 @@ class FasterWhisperEngine:
 
     async def close(self) -> None:
         """Stops running work at its next segment and frees memory."""
+        self._stepping.cancel()
         self._thread.close()
         for known in self._models.values():
             known.transcriber, known.state = None, ModelState.UNLOADED
@@ -161,7 +166,8 @@ class FasterWhisperEngine:
 
         Usage grows with the segments: `input_audio` is the end of the last one, and the
         whole recording once all of it is transcribed. Closing the iterator stops the work
-        at the next segment (in a long recording: at the next batch of windows).
+        at the next segment (in a long recording: at the next batch of windows). Each step
+        is decoded when it is asked for, so live speakers can be heard in between.
         """
         known = self._find(job.model)
         known.users += 1
@@ -171,7 +177,7 @@ class FasterWhisperEngine:
             self.check(job)
             recording = await open_recording(audio)
             try:
-                events = self._thread.stream(
+                events = self._stepping.stream(
                     lambda token: self._transcribe(known, job, recording, token)
                 )
                 async with aclosing(events):
@@ -180,6 +186,21 @@ class FasterWhisperEngine:
             finally:
                 if recording is not audio:
                     recording.close()
+        finally:
+            known.users -= 1
+
+    @asynccontextmanager
+    async def open_live(self, job: LiveJob) -> AsyncIterator[LiveTranscriber]:
+        """Listens to one speaker; the model stays loaded meanwhile."""
+        known = self._find(job.transcription.model)
+        known.users += 1
+        try:
+            if known.transcriber is None:
+                await self.load_model(known.entry.id)
+            self.check(job.transcription)
+            transcriber = _loaded(known)
+            fitting = replace(job, transcription=transcriber.fit_context(job.transcription))
+            yield WhisperLiveTranscriber(transcriber.model, self._thread, fitting)
         finally:
             known.users -= 1
 
@@ -218,18 +239,14 @@ class FasterWhisperEngine:
 
     def _verify(self, known: _Model) -> None:
         """In the device thread."""
-        if known.transcriber is None:
-            raise Unavailable(f"The model {known.entry.id} is not loaded.")
-        known.transcriber.verify()
+        _loaded(known).verify()
         known.verified_at = self._now()
 
     def _transcribe(
         self, known: _Model, job: TranscriptionJob, recording: Recording, token: CancelToken
-    ) -> Iterator[TranscriptionEvent]:
+    ) -> Generator[TranscriptionEvent, None, None]:
         """In the device thread."""
-        transcriber = known.transcriber
-        if transcriber is None:  # unloaded by an operator while the audio was decoded
-            raise Unavailable(f"The model {job.model} is not loaded.")
+        transcriber = _loaded(known)
         usage = UsageMeter(
             known.entry, duration=recording.duration, engine=self.name, clock=self._clock
         )
@@ -237,6 +254,13 @@ class FasterWhisperEngine:
         while (step := usage.time(steps)) is not None:
             yield TranscriptionEvent(step=step, usage=usage.after(step))
         yield TranscriptionEvent(step=None, usage=usage.whole())
+
+
+def _loaded(known: _Model) -> Transcriber:
+    """Returns a model's transcriber; an operator may have unloaded it meanwhile."""
+    if known.transcriber is None:
+        raise Unavailable(f"The model {known.entry.id} is not loaded.")
+    return known.transcriber
 
 
 def _device(options: FasterWhisperOptions) -> str:

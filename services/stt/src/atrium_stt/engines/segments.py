@@ -13,9 +13,9 @@ from atrium_stt.engines.speech import Part, Span
 from atrium_stt.recording import SAMPLE_RATE, Recording
 
 # OpenAI's published checks, faster-whisper's defaults too.
-_WORST_COMPRESSION_RATIO = 2.4
-_WORST_LOGPROB = -1.0
-_SILENCE_PROBABILITY = 0.6
+WORST_COMPRESSION_RATIO = 2.4
+WORST_LOGPROB = -1.0
+SILENCE_PROBABILITY = 0.6
 
 
 def clip(part: Part, first: int) -> dict[str, float]:
@@ -56,14 +56,14 @@ def restored(
 def is_silence(segment: fw.Segment) -> bool:
     """Whether Whisper's own rule calls it silence."""
     return bool(
-        segment.no_speech_prob > _SILENCE_PROBABILITY and segment.avg_logprob < _WORST_LOGPROB
+        segment.no_speech_prob > SILENCE_PROBABILITY and segment.avg_logprob < WORST_LOGPROB
     )
 
 
 def failed(segment: fw.Segment) -> bool:
     """Whether Whisper's own rule says to try again at a higher temperature."""
     return bool(
-        segment.compression_ratio > _WORST_COMPRESSION_RATIO or segment.avg_logprob < _WORST_LOGPROB
+        segment.compression_ratio > WORST_COMPRESSION_RATIO or segment.avg_logprob < WORST_LOGPROB
     )
 
 

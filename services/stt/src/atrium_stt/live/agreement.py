@@ -1,7 +1,8 @@
 """Successive drafts of an utterance to words that stay; `session.py` asks after each draft."""
 
-import unicodedata
 from collections.abc import Sequence
+
+from atrium_stt.engines.spelling import bare
 
 
 class LocalAgreement:
@@ -28,15 +29,9 @@ class LocalAgreement:
         """
         agreed = 0
         for old, new in zip(self._last, words[:-1], strict=False):
-            if _bare(old) != _bare(new):
+            if bare(old) != bare(new):
                 break
             agreed += 1
         self.stable += "".join(words[:agreed])
         self._last = words[agreed:]
         self.tentative = "".join(self._last)
-
-
-def _bare(word: str) -> str:
-    """The word without case and punctuation, which drafts change at their end."""
-    kept = (c for c in word.casefold() if unicodedata.category(c)[0] not in "PZ")
-    return "".join(kept)
