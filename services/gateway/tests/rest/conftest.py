@@ -180,10 +180,15 @@ async def running_tts(catalogue: Catalogue, folder: Path) -> AsyncIterator[tuple
 
 @asynccontextmanager
 async def running_rest(
-    folder: Path, *, llm: bool = True, tts: bool = True, live: LiveLimits | None = None
+    folder: Path,
+    *,
+    llm: bool = True,
+    tts: bool = True,
+    live: LiveLimits | None = None,
+    models: str = CATALOGUE,
 ) -> AsyncIterator[Rest]:
     """Runs the gateway and the services; without one that is not wanted."""
-    (folder / "catalogue.yaml").write_text(CATALOGUE)
+    (folder / "catalogue.yaml").write_text(models)
     catalogue = Catalogue.load(folder / "catalogue.yaml")
     settings = GatewaySettings(
         state_dir=folder / "state",

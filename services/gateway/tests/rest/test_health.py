@@ -59,6 +59,26 @@ async def test_killed_service_is_seen_and_found_again(start_rest, llm_on):
         assert set(outcomes[1:-1]) <= {"refunded"}
 
 
+async def test_suite_without_speech_models_needs_no_speech_service(start_rest):
+    models = """
+models:
+  - {id: fake-chat, service: llm, capabilities: [chat], engine: fake, context_length: 8192}
+  - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake}
+"""
+    async with (
+        start_rest(tts=False, models=models) as rest,
+        rest.client(await rest.key("health-few")) as client,
+    ):
+        health = await client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "ok")
+        assert set(health.json()["services"]) == {"llm", "stt"}
+        speech = await client.post("/v1/audio/speech", json={"input": "a"})
+        assert speech.status_code == 404
+        assert speech.json()["error"]["code"] == "model_not_found"
+        voices = await client.get("/api/voices")
+        assert voices.status_code == 503
+
+
 async def test_health_is_quick_while_requests_run(rest):
     key = await rest.key("health-busy", unlimited=True)
     async with rest.client(key) as client, httpx.AsyncClient(base_url=rest.url) as prober:
