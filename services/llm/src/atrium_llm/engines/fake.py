@@ -15,6 +15,7 @@ from pydantic import Field
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
+from atrium_common.engine_options import EngineOptions, read_options
 from atrium_common.errors import InvalidArgument, NotFound, Unavailable, Unimplemented
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
@@ -34,7 +35,6 @@ from atrium_llm.domain import (
     TokenInput,
 )
 from atrium_llm.engines.fake_text import Plan, echoed, logprobs, plan, prompt_tokens
-from atrium_llm.engines.options import EngineOptions, read_options
 
 DEFAULT_CONTEXT = 8192
 DEFAULT_DIMENSIONS = 384

@@ -12,7 +12,9 @@ import openai
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
+from atrium_common.engine_options import read_options
 from atrium_common.errors import AtriumError, NotFound, Unavailable, Unimplemented
+from atrium_common.openai_upstream import broken, make_client
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_llm.domain import (
@@ -32,14 +34,13 @@ from atrium_llm.domain import (
     TokenInput,
 )
 from atrium_llm.engines.openai_errors import from_openai_error
-from atrium_llm.engines.openai_options import OpenAiOptions, read_key
+from atrium_llm.engines.openai_options import OpenAiOptions
 from atrium_llm.engines.openai_request import (
     chat_arguments,
     completion_arguments,
     embedding_arguments,
 )
 from atrium_llm.engines.openai_stream import StreamReader
-from atrium_llm.engines.options import read_options
 
 _BYTES_PER_TOKEN = 3
 """English has about four bytes per token, Chinese about three per character and token:
@@ -71,18 +72,9 @@ class OpenAiEngine:
         """Reads the keys. A model whose key is missing fails alone; the others serve."""
         for model, options in self._options.items():
             try:
-                key = read_key(options)
+                self._clients[model] = make_client(options)
             except LookupError as error:
                 self._failures[model] = str(error.args[0])
-                continue
-            self._clients[model] = openai.AsyncOpenAI(
-                base_url=options.base_url,
-                api_key=key,
-                organization=options.organization,
-                timeout=openai.Timeout(options.timeout_seconds, connect=10.0),
-                # Trying again is for the caller, who knows the deadline and the route.
-                max_retries=0,
-            )
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -142,9 +134,9 @@ class OpenAiEngine:
             raise self._ours(error, job.model) from error
         except (ValueError, TypeError, AttributeError) as error:
             # The client library hands a chunk that is no JSON, or of another shape, on.
-            raise _broken(job.model) from error
+            raise broken(job.model) from error
         if not reader.complete:
-            raise _broken(job.model)
+            raise broken(job.model)
         yield self._event(entry, job, reader)
 
     async def _open(self, job: GenerationJob) -> "openai.AsyncStream[Any]":
@@ -201,9 +193,9 @@ class OpenAiEngine:
         except openai.OpenAIError as error:
             raise self._ours(error, job.model) from error
         except (ValueError, TypeError, AttributeError) as error:
-            raise _broken(job.model) from error
+            raise broken(job.model) from error
         if len(vectors) != len(job.inputs):
-            raise _broken(job.model)
+            raise broken(job.model)
         counted = reply.usage.prompt_tokens if reply.usage else None
         guess = sum(estimated_tokens(item) for item in job.inputs)
         usage = Usage(
@@ -251,10 +243,6 @@ def estimated_tokens(prompt: PromptInput) -> int:
     texts = [part.text for m in prompt.messages for part in m.content if isinstance(part, TextPart)]
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     return _MESSAGE_TOKENS * len(prompt.messages) + math.ceil(size / _BYTES_PER_TOKEN)
-
-
-def _broken(model: str) -> Unavailable:
-    return Unavailable(f"The provider of {model!r} broke its answer off.", reason="PROVIDER_FAILED")
 
 
 def _unit(vector: Sequence[float]) -> list[float]:

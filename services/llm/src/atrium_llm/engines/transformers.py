@@ -17,6 +17,7 @@ import torch
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState
+from atrium_common.engine_options import read_options
 from atrium_common.errors import InvalidArgument, NotFound, Unavailable, Unimplemented
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
@@ -33,7 +34,6 @@ from atrium_llm.domain import (
 from atrium_llm.engines.hf.embedder import Embedder
 from atrium_llm.engines.hf.generator import ENGINE, Generator
 from atrium_llm.engines.hf.options import EmbedderOptions, GeneratorOptions
-from atrium_llm.engines.options import read_options
 from atrium_llm.weights import model_folder
 
 _EMBEDS = {Capability.EMBEDDING, Capability.RERANK}

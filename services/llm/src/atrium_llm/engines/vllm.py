@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState
+from atrium_common.engine_options import read_options
 from atrium_common.errors import NotFound, Unavailable, Unimplemented
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
@@ -28,7 +29,6 @@ from atrium_llm.domain import (
     Sampling,
     TextInput,
 )
-from atrium_llm.engines.options import read_options
 from atrium_llm.engines.vllm_options import VllmOptions
 from atrium_llm.weights import model_folder
 

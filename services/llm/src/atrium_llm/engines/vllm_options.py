@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from atrium_llm.engines.options import EngineOptions
+from atrium_common.engine_options import EngineOptions
 
 NotationName = Literal["auto", "none", "hermes", "mistral", "llama3"]
 

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from atrium_llm.engines.options import EngineOptions
+from atrium_common.engine_options import EngineOptions
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
