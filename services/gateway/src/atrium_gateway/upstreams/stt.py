@@ -1,7 +1,6 @@
 """Client of the stt service: sends audio in pieces, gives segments as they come."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -10,7 +9,6 @@ import grpc.aio
 
 from atrium.common.v1 import media_pb2
 from atrium.stt.v1 import stt_pb2, stt_pb2_grpc
-from atrium_common.chunks import CHUNK_BYTES
 from atrium_common.wire import duration_from_proto, duration_to_proto
 from atrium_gateway.upstreams.calls import Credentials, StreamedCall
 from atrium_gateway.upstreams.port import Caller
@@ -27,6 +25,7 @@ from atrium_gateway.upstreams.speech import (
     Step,
     Word,
 )
+from atrium_gateway.upstreams.uploads import pieces
 
 SERVICE = "atrium.stt.v1.TranscriptionService"
 TRANSCRIBE = f"/{SERVICE}/TranscribeAudio"
@@ -96,14 +95,11 @@ class LiveSttCall(StreamedCall[stt_pb2.TranscribeLiveAudioResponse, LiveStep]):
 
 async def _upload(job: Recording, audio: BinaryIO) -> AsyncIterator[stt_pb2.TranscribeAudioRequest]:
     yield stt_pb2.TranscribeAudioRequest(config=_config(job))
-    digest, size = hashlib.sha256(), 0
-    # A large upload lies on disk, and a disk may be slow: not on the event loop.
-    while data := await asyncio.to_thread(audio.read, CHUNK_BYTES):
-        digest.update(data)
-        size += len(data)
-        yield stt_pb2.TranscribeAudioRequest(chunk=media_pb2.MediaChunk(data=data))
-    end = media_pb2.MediaEnd(sha256=digest.digest(), size=size)
-    yield stt_pb2.TranscribeAudioRequest(end=end)
+    async for piece in pieces(audio):
+        if isinstance(piece, media_pb2.MediaChunk):
+            yield stt_pb2.TranscribeAudioRequest(chunk=piece)
+        else:
+            yield stt_pb2.TranscribeAudioRequest(end=piece)
 
 
 def _config(job: Recording) -> stt_pb2.TranscriptionConfig:
