@@ -1,11 +1,12 @@
 """Live transcription over real sockets: sound that the fake engine hears, and a raw client."""
 
+import asyncio
 import base64
 import json
 import math
 from array import array
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -47,11 +48,12 @@ class Talk:
         session = {"type": "transcription", "audio": {"input": given}}
         await self.send("session.update", session=session)
 
-    async def say(self, sound: bytes, size: int = FRAME) -> None:
-        """Sends sound in frames."""
+    async def say(self, sound: bytes, size: int = FRAME, *, pause: float = 0) -> None:
+        """Sends sound in frames; with a pause after each, partial results come in between."""
         for start in range(0, len(sound), size):
             audio = base64.b64encode(sound[start : start + size]).decode()
             await self.send("input_audio_buffer.append", audio=audio)
+            await asyncio.sleep(pause)
 
     async def next(self) -> dict[str, Any]:
         """Waits for one event."""
@@ -69,12 +71,10 @@ class Talk:
 
     async def closed(self) -> tuple[int, str]:
         """Reads to the end; gives the close code and reason."""
-        try:
+        with suppress(ConnectionClosed):
             while True:
                 await self.next()
-        except ConnectionClosed as err:
-            assert err.rcvd is not None
-            return err.rcvd.code, err.rcvd.reason
+        return self.socket.close_code or 0, self.socket.close_reason or ""
 
     def all(self, kind: str) -> list[dict[str, Any]]:
         """The events of a type so far."""

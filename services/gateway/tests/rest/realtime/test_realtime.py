@@ -66,7 +66,7 @@ async def test_official_client_hears_deltas_that_add_up_to_the_transcript(rest, 
     (event,) = await rest.settled("live-official", 1)
     assert event.outcome == "completed"
     spoken = sum(event.usage.seconds for event in completed)
-    assert spoken <= event.totals.audio_seconds <= 7.31
+    assert spoken <= event.totals.input_audio.total_seconds() <= 7.31
 
 
 async def test_each_segment_is_an_item_with_its_times(rest, talk, sound):
@@ -124,7 +124,10 @@ async def test_client_that_ends_its_turns_gets_one_item_for_each(rest, talk, sou
     segments = client.all(f"{TRANSCRIPTION}.segment")
     assert segments[-1]["start"] == pytest.approx(4, abs=0.1)  # in the session's time
     (event,) = await rest.settled("live-turns", 1)
-    assert (event.outcome, event.totals.audio_seconds) == ("completed", pytest.approx(5, abs=0.1))
+    assert (event.outcome, event.totals.input_audio.total_seconds()) == (
+        "completed",
+        pytest.approx(5, abs=0.1),
+    )
 
 
 async def test_commit_ends_what_silence_has_not_ended(rest, talk, sound):
