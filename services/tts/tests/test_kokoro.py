@@ -1,7 +1,6 @@
-"""The real network: what Kokoro says, Whisper hears; lengths, silences and voices hold."""
+"""The real network: what Kokoro says, Whisper hears; lengths and voices hold."""
 
 from collections.abc import AsyncIterator
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -21,6 +20,8 @@ from atrium_tts.domain import SpeakRequest, Voice
 from atrium_tts.engines.base import Samples
 from atrium_tts.engines.kokoro import KokoroEngine
 from atrium_tts.engines.kokoro.model import SAMPLE_RATE
+from atrium_tts.engines.kokoro.phonemes import MOST
+from atrium_tts.engines.kokoro.voices import FILE_ORDER
 
 pytestmark = pytest.mark.model
 ROOT = Path(__file__).resolve().parents[3]
@@ -73,14 +74,13 @@ def hear(whisper: WhisperModel, audio: Samples, language: str) -> str:
     resampler = av.AudioResampler("flt", "mono", 16_000)
     frames = [*resampler.resample(frame), *resampler.resample(None)]
     sound = np.concatenate([part.to_ndarray()[0] for part in frames])
-    segments, _ = whisper.transcribe(sound, language=language, beam_size=2)
+    segments, _ = whisper.transcribe(sound, language=language, beam_size=1)
     return "".join(segment.text for segment in segments)
 
 
 SENTENCES = (
     ("alloy", "Dr. Smith's train leaves in twenty minutes, so we should hurry."),
-    ("onyx", "The weather was cold yesterday, but the sun is shining today."),
-    ("fable", "Please send the report to the whole team before the end of the week."),
+    ("fable", "The weather was cold yesterday, but the sun is shining today."),
 )
 
 
@@ -93,18 +93,12 @@ async def test_english_sentences_are_heard_as_they_were_written(
     assert jiwer.wer(said, normal(hear(whisper, audio, "en"))) <= 0.06
 
 
-@pytest.mark.parametrize(
-    ("name", "language", "text"),
-    [
-        ("ef_dora", "es", "Esta mañana paseamos junto al río y comimos en el jardín."),
-        ("ff_siwis", "fr", "Ce matin nous avons marché le long de la rivière."),
-    ],
-)
-async def test_other_languages_are_heard_as_they_were_written(
-    kokoro: KokoroEngine, whisper: WhisperModel, name: str, language: str, text: str
+async def test_another_language_is_heard_as_it_was_written(
+    kokoro: KokoroEngine, whisper: WhisperModel
 ) -> None:
+    text = "Esta mañana paseamos junto al río y comimos en el jardín."
     normal = BasicTextNormalizer()
-    heard = hear(whisper, await say(kokoro, text, name), language)
+    heard = hear(whisper, await say(kokoro, text, "ef_dora"), "es")
     assert jiwer.wer(normal(text), normal(heard)) <= 0.15
 
 
@@ -113,25 +107,20 @@ async def test_the_same_request_gives_the_same_audio(kokoro: KokoroEngine) -> No
 
 
 async def test_speed_changes_the_length(kokoro: KokoroEngine) -> None:
-    lengths = [(await say(kokoro, "Good morning.", speed=speed)).size for speed in (2.0, 1.0, 0.5)]
-    assert all(1.5 < slow / fast < 2.5 for fast, slow in pairwise(lengths))
+    fast, slow = [(await say(kokoro, "Good morning.", speed=speed)).size for speed in (2.0, 1.0)]
+    assert 1.5 < slow / fast < 2.5
 
 
-async def test_silence_around_speech_depends_on_its_mark_alone(kokoro: KokoroEngine) -> None:
-    for name in ("af_heart", "am_onyx"):
-        for text, tail in (("Yes.", 0.3), ("Yes,", 0.15)):
-            audio = np.abs(await say(kokoro, text, name))
-            loud = np.flatnonzero(audio > 0.02 * audio.max()) / SAMPLE_RATE
-            assert loud[0] == pytest.approx(0.04, abs=0.03)
-            assert audio.size / SAMPLE_RATE - loud[-1] == pytest.approx(tail, abs=0.06)
+def test_every_voice_is_whole_and_none_is_another(starter: Catalogue, store: WeightStore) -> None:
+    file = store.ensure(starter.resolve(MODEL, Capability.SPEECH)) / "voices.bin"
+    styles = np.fromfile(file, np.float32).reshape(len(FILE_ORDER), MOST * 256)
+    assert np.isfinite(styles).all()
+    assert len({style.tobytes() for style in styles}) == len(FILE_ORDER)
 
 
-async def test_every_voice_speaks_and_none_like_another(kokoro: KokoroEngine) -> None:
-    heard = {}
-    for listed in kokoro.voices():
+async def test_each_language_has_a_voice_that_speaks(kokoro: KokoroEngine) -> None:
+    for language in kokoro.languages(MODEL):
+        listed = next(v for v in kokoro.voices() if language in v.languages)
         audio = await say(kokoro, "Ah", listed.id, speed=2.0)
         assert 0.1 < audio.size / SAMPLE_RATE < 2
-        assert np.isfinite(audio).all()
         assert 0.02 < np.abs(audio).max() <= 1
-        heard[audio.tobytes()] = listed.id
-    assert len(heard) == 41

@@ -15,7 +15,7 @@ from atrium_common.weights import WeightStore
 from atrium_tts.domain import Gender, SpeakRequest, Voice
 from atrium_tts.engines.base import Samples
 from atrium_tts.engines.kokoro import KokoroEngine, engine
-from atrium_tts.engines.kokoro.model import BLANK, SAMPLE_RATE
+from atrium_tts.engines.kokoro.model import BLANK, SAMPLE_RATE, framed, limited
 from atrium_tts.engines.kokoro.phonemes import MOST
 
 OPENAI = "alloy ash ballad coral echo fable onyx nova sage shimmer verse marin cedar"
@@ -170,3 +170,27 @@ def test_an_entry_says_nothing_that_is_not_honoured(
 ) -> None:
     with pytest.raises(CatalogueError, match="kokoro-82m"):
         KokoroEngine([entry(tmp_path, **wrong)], store=WeightStore(tmp_path))
+
+
+@pytest.mark.parametrize(("before", "behind"), [(0.0, 0.0), (0.02, 0.5), (0.4, 0.1)])
+def test_silence_around_speech_is_always_the_same(before: float, behind: float) -> None:
+    tone = np.sin(np.arange(SAMPLE_RATE) / 20, dtype=np.float32)
+    gaps = [np.full(round(seconds * SAMPLE_RATE), 1e-4, np.float32) for seconds in (before, behind)]
+    audio = framed(np.concatenate([gaps[0], tone, gaps[1]]), 0.04, 0.3)
+    loud = np.flatnonzero(np.abs(audio) > 0.01)
+    assert loud[0] / SAMPLE_RATE == pytest.approx(0.04, abs=0.011)
+    assert audio.size / SAMPLE_RATE == pytest.approx(1.34, abs=0.011)
+
+
+def test_silence_stays_silence() -> None:
+    audio = framed(np.zeros(SAMPLE_RATE, np.float32), 0.04, 0.3)
+    assert audio.size == round(0.34 * SAMPLE_RATE)
+    assert not audio.any()
+
+
+def test_loud_samples_stay_below_one_and_others_as_they_are() -> None:
+    audio = np.array([0, 0.5, -0.9, 1.0, -5.0], np.float32)
+    bent = limited(audio)
+    assert np.array_equal(bent[:3], audio[:3])
+    assert 0.9 < bent[3] < 1
+    assert -1 <= bent[4] < -0.99

@@ -20,6 +20,9 @@ _FRAME = SAMPLE_RATE // 100
 _QUIET = 0.005
 """Part of the loudest 10 ms (root mean square) below which 10 ms are silent: -46 dB."""
 
+_KNEE = 0.9
+"""Amplitude from which on samples are bent."""
+
 _LEAD = 0.04
 _TAILS = {".": 0.3, "!": 0.3, "?": 0.3, "…": 0.4, ",": 0.15, ";": 0.2, ":": 0.2, "—": 0.15}
 _TAIL = 0.1
@@ -73,7 +76,8 @@ class KokoroModel:
             },
         )
         tail = _TAILS.get(symbols.rstrip('"”)“( ')[-1:], _TAIL)
-        return _framed(np.asarray(audio, np.float32).reshape(-1), _LEAD / speed, tail / speed)
+        samples = limited(np.asarray(audio, np.float32).reshape(-1))
+        return framed(samples, _LEAD / speed, tail / speed)
 
 
 def silence(seconds: float) -> Samples:
@@ -81,7 +85,18 @@ def silence(seconds: float) -> Samples:
     return np.zeros(round(seconds * SAMPLE_RATE), np.float32)
 
 
-def _framed(audio: Samples, lead: float, tail: float) -> Samples:
+def limited(audio: Samples) -> Samples:
+    """Bends what is louder than `_KNEE` so that it stays below 1; the rest is untouched.
+
+    Some voices overshoot on short words. Each sample is bent alone, so that a loud word
+    does not make its sentence quieter than the next.
+    """
+    over = np.maximum(np.abs(audio) - _KNEE, 0)
+    bent = _KNEE + (1 - _KNEE) * np.tanh(over / (1 - _KNEE))
+    return np.where(over > 0, np.copysign(bent, audio), audio).astype(np.float32)
+
+
+def framed(audio: Samples, lead: float, tail: float) -> Samples:
     """Cuts silence off both ends, or adds it, so that `lead` and `tail` seconds are left."""
     whole = audio[: audio.size // _FRAME * _FRAME].reshape(-1, _FRAME)
     loudness = np.sqrt(np.mean(np.square(whole), axis=1))
