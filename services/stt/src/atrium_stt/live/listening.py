@@ -90,6 +90,7 @@ class Listener:
         until = self._clock() + self._limits.duration.total_seconds()
         while True:
             await self._talk.room()
+            await self._outbox.room()
             idle = self._limits.idle.total_seconds()
             wait = min(idle, until - self._clock())
             try:

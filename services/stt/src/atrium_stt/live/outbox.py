@@ -1,4 +1,4 @@
-"""What a session has to say and its reader has not taken yet: bounded.
+"""What a session has to say and its reader has not taken yet.
 
 `session.py` puts steps in and takes them out. A partial that nobody has read is replaced
 by the next one, and a step that only brings usage goes in only where nothing waits.
@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from atrium_stt.domain import LiveStep, PartialSegment
 
-MAX_STEPS = 256
-"""Steps that may lie unread, apart from replaced partials: minutes of talk."""
+_MANY = 256
+"""Unread steps at which no more audio is taken: minutes of talk."""
 
 
 class Outbox:
@@ -27,6 +27,7 @@ class Outbox:
         self._steps: deque[LiveStep | None] = deque()
         self._since = 0.0
         self._news = asyncio.Event()
+        self._taken = asyncio.Event()
         self._closed = False
 
     @property
@@ -34,10 +35,11 @@ class Outbox:
         """How long the reader has taken nothing although something was there."""
         return self._clock() - self._since if self._steps else 0.0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the reader has left too much."""
-        return len(self._steps) >= MAX_STEPS
+    async def room(self) -> None:
+        """Waits while much lies unread: who does not read is not listened to."""
+        while len(self._steps) >= _MANY:
+            self._taken.clear()
+            await self._taken.wait()
 
     def put(self, step: LiveStep | None) -> None:
         """Adds a step; ``None`` for one that only brings usage."""
@@ -65,4 +67,5 @@ class Outbox:
             self._news.clear()
             await self._news.wait()
         self._since = self._clock()
+        self._taken.set()
         return (self._steps.popleft(),)

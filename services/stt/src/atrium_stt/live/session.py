@@ -126,7 +126,7 @@ class LiveSession:
         limit = self._limits.idle.total_seconds()
         while True:
             await asyncio.sleep(min(_WATCH_SECONDS, limit / _WATCHES_PER_LIMIT))
-            if self._outbox.is_full or self._outbox.unread_seconds >= limit:
+            if self._outbox.unread_seconds >= limit:
                 break
         self._stall = DeadlineExceeded(
             "The results of the live session are not read.", reason="LIVE_NOT_READ"
