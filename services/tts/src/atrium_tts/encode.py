@@ -5,7 +5,7 @@ the first of them leave right after the first samples.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import av
@@ -38,6 +38,7 @@ class _Codec:
         name: FFmpeg's encoder; ``""`` for bare samples.
         container: FFmpeg's muxer.
         options: Of the muxer.
+        encoder_options: Of the encoder.
         sample_format: Of the encoder.
         rates: Sample rates that it takes; empty for all.
         bit_rate: Default; 0 where it has none.
@@ -46,7 +47,8 @@ class _Codec:
     content_type: str
     name: str = ""
     container: str = ""
-    options: Mapping[str, str] | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    encoder_options: Mapping[str, str] = field(default_factory=dict)
     sample_format: str = "s16"
     rates: tuple[int, ...] = ()
     bit_rate: int = 0
@@ -59,7 +61,7 @@ _CODECS = {
         "audio/mpeg",
         name="libmp3lame",
         container="mp3",
-        options={"write_xing": "0", "id3v2_version": "0"},
+        options={"write_xing": "0"},
         sample_format="fltp",
         rates=_MPEG_RATES,
         bit_rate=64_000,
@@ -69,6 +71,7 @@ _CODECS = {
         name="libopus",
         container="ogg",
         options={"page_duration": "20000"},
+        encoder_options={"vbr": "constrained"},
         sample_format="flt",
         rates=(24_000, 48_000),
         bit_rate=48_000,
@@ -240,12 +243,16 @@ class _Muxed:
 
     def __init__(self, encoding: Encoding, codec: _Codec) -> None:
         self._sink = _Sink()
-        options = {"flush_packets": "1", **(codec.options or {})}
+        options = {"flush_packets": "1", **codec.options}
         self._container: OutputContainer = av.open(
             self._sink, "w", format=codec.container, options=options
         )
         stream = self._container.add_stream(
-            codec.name, rate=encoding.sample_rate, layout="mono", format=codec.sample_format
+            codec.name,
+            rate=encoding.sample_rate,
+            options=dict(codec.encoder_options),
+            layout="mono",
+            format=codec.sample_format,
         )
         self._stream = cast("AudioStream", stream)
         if encoding.bit_rate:
