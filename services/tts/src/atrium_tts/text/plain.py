@@ -42,6 +42,8 @@ def read_characters(text: str, *, field: str, start: int = 0) -> Run:
                 field=field,
             )
         heard = sayable(character)
+        if character == "\n" and text[index - start - 1 : index - start] == "\r":
+            continue  # one line end, not a blank line
         if heard:
             kept.append(heard)
             places.append(index)

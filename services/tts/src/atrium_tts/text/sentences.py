@@ -16,7 +16,7 @@ import sentencex  # type: ignore[import-untyped]
 _WINDOW = 600
 """Code points that are looked at at once; several sentences of any ordinary text."""
 
-_LONG = 120
+_LONG = 80
 """A sentence of more code points is searched for sentences inside quotes and brackets."""
 
 _QUOTES = str.maketrans(dict.fromkeys('"“”„«»‹›()[]「」『』《》', " "))
