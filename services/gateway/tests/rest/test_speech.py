@@ -9,6 +9,9 @@ import av
 import httpx
 import pytest
 
+from atrium_gateway.api.synthesis import audio_headers
+from atrium_gateway.upstreams.synthesis import Info
+
 TEXT = "The first sentence is spoken. A second one follows it. Then comes the third."
 CONTENT_TYPES = {
     "mp3": "audio/mpeg",
@@ -45,6 +48,15 @@ async def test_official_client_in_every_format(rest):
         assert seconds_of(answer.content, shape, rate=rate) == pytest.approx(made, abs=0.15)
         assert (event.outcome, event.totals.characters) == ("completed", len(TEXT))
     assert len(await rest.events("speech-formats")) == len(CONTENT_TYPES)
+
+
+def test_a_voice_of_any_name_fits_into_a_header():
+    names = {"tone-a": "tone-a", "Ana Florence": "Ana Florence", "Mataracı": "Matarac%C4%B1"}
+    for name, shown in (names | {"a\r\nset-cookie: b": "a%0D%0Aset-cookie: b"}).items():
+        info = Info(
+            model="m", voice=name, format="mp3", sample_rate=1, content_type="a/b", sentences=1
+        )
+        assert audio_headers(info)["x-atrium-voice"] == shown
 
 
 async def test_audio_leaves_while_later_sentences_are_spoken(rest):

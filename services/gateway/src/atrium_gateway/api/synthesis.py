@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
+from urllib.parse import quote
 
 import structlog
 
@@ -24,6 +25,7 @@ SECONDS_PER_CHARACTER = 0.15
 """Slow speech; the service reserves by the same formula for direct callers. SSML's pauses
 and rates are not read for it."""
 MARGIN_SECONDS = 2.0
+_ASCII = "".join(chr(code) for code in range(0x20, 0x7F) if code != ord("%"))
 
 
 def resolve(exchange: Exchange, name: str) -> str:
@@ -89,7 +91,7 @@ class AudioBody:
         if not self._open:
             self._open = True
             known = _known(info)
-            headers = {**_headers(known), **limit_headers(limits)}
+            headers = {**audio_headers(known), **limit_headers(limits)}
             await self._exchange.start(content_type=known.content_type, headers=headers)
         await self._exchange.write(piece)
 
@@ -142,11 +144,12 @@ def _known(info: Info | None) -> Info:
     return info
 
 
-def _headers(info: Info) -> Mapping[str, str]:
+def audio_headers(info: Info) -> Mapping[str, str]:
+    """Tells what an audio file can't: who speaks. Names beyond ASCII are percent-encoded."""
     return {
         "cache-control": "no-store",
         "x-accel-buffering": "no",
         "x-atrium-model": info.model,
-        "x-atrium-voice": info.voice,
+        "x-atrium-voice": quote(info.voice, safe=_ASCII),
         "x-atrium-sample-rate": str(info.sample_rate),
     }
