@@ -1,5 +1,4 @@
-"""What the suite adds to speech: real-time factor, first audio, the way of each chunk; and
-how far live transcription is behind the speaker.
+"""What the suite adds to speech: real-time factor, first audio, the way of each chunk.
 
 The engine stands alone in a process of its own, on the same threads and with the same
 sentences, and takes turns with the suite.
@@ -18,23 +17,19 @@ from statistics import median
 
 import grpc
 import httpx
-import numpy as np
-from openai import AsyncOpenAI
 
 from atrium.tts.v1 import tts_pb2, tts_pb2_grpc
-from atrium_stt.testing.sentences import SENTENCES
+from tests.bench import hearing
 from tests.bench.models import ONE_THREAD
-from tests.bench.report import HERE, Worker, cpu_seconds, percentile, spread, table, worker
+from tests.bench.report import HERE, Worker, percentile, spread, table, worker
 from tests.bench.stamps import CHUNK_BYTES, CHUNKS, STAMP_BYTES
-from tests.kit.audio import PCM_RATE, decoded, wav
-from tests.kit.live import lags, transcribe_live
-from tests.kit.speech import error_rate, spoken
+from tests.kit.audio import PCM_RATE
 from tests.kit.suite import MODELS, ROOT, Suite, free_ports, running_suite, wait_until
 
-MODEL, VOICE, EARS = "kokoro-82m", "af_heart", "whisper-base"
-TEXT = SENTENCES[3:6]
-ROUNDS = {1: 5, 4: 3, 8: 3}
-"""Callers to runs: eight callers speak for a minute and a half."""
+MODEL, VOICE = "kokoro-82m", "af_heart"
+TEXT = ("The sun is shining today.", "Our train leaves very soon.", "Please close the old door.")
+ROUNDS = {1: 5, 4: 3, 8: 2}
+"""Callers to runs: eight callers on two cores speak for half a minute."""
 BYTES_PER_SECOND = 2 * PCM_RATE
 
 
@@ -62,22 +57,23 @@ def run(state: Path) -> None:
             *("synthesis", catalogue, str(MODELS), MODEL, VOICE), environment=environment
         ) as alone:
             _synthesis(suite, alone)
-        asyncio.run(_live(suite))
+        asyncio.run(hearing.formats(suite))
+        asyncio.run(hearing.live(suite))
     _chunks(state.with_name("stamps"))
 
 
 def _synthesis(suite: Suite, alone: Worker) -> None:
     rates, firsts, order = [], [], []
+    alone.ask({"callers": 1, "sentences": TEXT})  # warms both up
+    asyncio.run(_listen(suite, 1, 0.0))
     for callers, rounds in ROUNDS.items():
         bare, through = [], []
         own_first, first = [], []
-        for number in range(rounds + 1):
+        for _ in range(rounds):
             answer = alone.ask({"callers": callers, "sentences": TEXT})
             third_begins = sum(answer["sentences"][:2])
             began = time.perf_counter()
             heard = asyncio.run(_listen(suite, callers, third_begins))
-            if number == 0:  # warms both up
-                continue
             through.append((time.perf_counter() - began) / sum(each.audio for each in heard))
             bare.append(answer["seconds"] / answer["audio"])
             own_first.append(median(answer["first"]))
@@ -136,40 +132,6 @@ async def _one(client: httpx.AsyncClient, began: float, third_begins: float) -> 
             if not third and size > third_begins * BYTES_PER_SECOND:
                 third = now
     return Heard(first, third, size / BYTES_PER_SECOND)
-
-
-async def _live(suite: Suite) -> None:
-    """A minute of speech as from a microphone, beside the same minute as a file."""
-    said = " ".join([*SENTENCES, *SENTENCES[:4]])
-    samples = np.concatenate([decoded(spoken(count).read_bytes()) for count in (10, 4)])
-    async with AsyncOpenAI(base_url=f"{suite.url}/v1", api_key=suite.key) as client:
-        whole = await client.audio.transcriptions.create(
-            model=EARS,
-            file=("minute.wav", wav(samples)),
-            language="en",
-            response_format="verbose_json",
-            timestamp_granularities=["word"],
-        )
-        before = cpu_seconds(suite.process("stt"))
-        live = await transcribe_live(client, samples, model=EARS)
-        cpu = cpu_seconds(suite.process("stt")) - before
-    late = lags(live, [(word.word, word.end) for word in whole.words or ()])
-    errors = [error_rate(said, text) for text in (whole.text, live.text)]
-    length = len(samples) / PCM_RATE
-    table(
-        f"Live transcription of {length:.0f} s of speech through the gateway (goals: lag 3 s,"
-        " errors within 2 points)",
-        ("", "figure"),
-        [
-            ("words that came as they were spoken", f"{len(late)} of {len(said.split())}"),
-            ("lag behind the end of a word, median", f"{median(late):.2f} s"),
-            ("lag, 95 of 100 words", f"{percentile(late, 0.95):.2f} s"),
-            ("lag, longest", f"{max(late):.2f} s"),
-            ("word error rate of the whole file", f"{errors[0]:.1%}"),
-            ("word error rate live", f"{errors[1]:.1%}"),
-            ("CPU seconds of stt per second of speech", f"{cpu / length:.2f}"),
-        ],
-    )
 
 
 @contextmanager
