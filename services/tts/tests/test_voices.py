@@ -104,6 +104,8 @@ async def test_a_voice_is_made_spoken_with_and_deleted(service: Running, contain
     assert made.usage.input_audio.ToTimedelta().total_seconds() == pytest.approx(8.0, abs=0.1)
     assert (made.usage.model, made.usage.engine) == ("fake-speech", "fake")
     assert (await listed(service))[-1] == voice
+    assert voice in await listed(service, language="de", model="fake-speech")
+    assert voice not in await listed(service, language="fr")
 
     answers = await service.speak(text="Said by me.", voice=voice.id)
     assert answers[0].info.voice == voice.id

@@ -62,6 +62,7 @@ _CODECS = {
         name="libmp3lame",
         container="mp3",
         options={"write_xing": "0"},
+        encoder_options={"compression_level": "7"},  # speech needs no finer psychoacoustics
         sample_format="fltp",
         rates=_MPEG_RATES,
         bit_rate=64_000,

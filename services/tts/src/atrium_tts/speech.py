@@ -84,21 +84,20 @@ class Speaker:
         )
         async with self.seat(engine, caller, cost=plan.cost) as ticket:
             meter.waited(ticket.queue_time)
-            output = SpeechOutput(plan.encoding, sample_rate=plan.sample_rate, meter=meter)
             ahead = Lookahead(
                 plan,
                 turn=lambda line: self._turn(engine, caller, line),
                 meter=meter,
                 begun=lambda: report_usage(meter.usage()),
             )
-            told = -1
-            with output:
-                async with ahead, aclosing(_steps(plan, ahead, output, meter)) as steps:
-                    async for step in steps:
-                        usage = meter.usage()
-                        if step is not None or usage.characters > told:
-                            told = usage.characters
-                            yield SpeechEvent(step=step, usage=usage)
+            # The encoder is opened while the engine is at work.
+            async with ahead, aclosing(_steps(plan, ahead, meter)) as steps:
+                told = -1
+                async for step in steps:
+                    usage = meter.usage()
+                    if step is not None or usage.characters > told:
+                        told = usage.characters
+                        yield SpeechEvent(step=step, usage=usage)
 
     @asynccontextmanager
     async def seat(
@@ -130,32 +129,34 @@ class Speaker:
 
 
 async def _steps(
-    plan: SpeechPlan, ahead: Lookahead, output: SpeechOutput, meter: SpeechMeter
+    plan: SpeechPlan, ahead: Lookahead, meter: SpeechMeter
 ) -> AsyncGenerator[Step | None, None]:
     """Turns what the engine gives into what the caller gets."""
-    while (item := await ahead.next()) is not None:
-        if isinstance(item, Begun):
-            utterance = plan.lines[item.index].utterance
-            yield plan.info if item.index == 0 else None
-            for part in output.silence(utterance.pause_before):
-                for chunk in await output.write(part):
+    rate = plan.sample_rate
+    with await SpeechOutput.open(plan.encoding, sample_rate=rate, meter=meter) as output:
+        while (item := await ahead.next()) is not None:
+            if isinstance(item, Begun):
+                utterance = plan.lines[item.index].utterance
+                yield plan.info if item.index == 0 else None
+                for part in output.silence(utterance.pause_before):
+                    for chunk in await output.write(part):
+                        yield chunk
+                if plan.job.sentence_marks:
+                    yield _mark(item.index, utterance, meter)
+                output.begin(plan.lines[item.index].stretch)
+            elif isinstance(item, Ended):
+                for chunk in await output.end():
                     yield chunk
-            if plan.job.sentence_marks:
-                yield _mark(item.index, utterance, meter)
-            output.begin(plan.lines[item.index].stretch)
-        elif isinstance(item, Ended):
-            for chunk in await output.end():
-                yield chunk
-            for part in output.silence(plan.lines[item.index].utterance.pause_after):
-                for chunk in await output.write(part):
-                    yield chunk
-        else:
-            for part in output.slices(item):
-                for chunk in await output.write(part):
-                    yield chunk
-    for chunk in await output.finish():
-        yield chunk
-    yield output.summary
+                for part in output.silence(plan.lines[item.index].utterance.pause_after):
+                    for chunk in await output.write(part):
+                        yield chunk
+            else:
+                for part in output.slices(item):
+                    for chunk in await output.write(part):
+                        yield chunk
+        for chunk in await output.finish():
+            yield chunk
+        yield output.summary
 
 
 def _mark(index: int, utterance: Utterance, meter: SpeechMeter) -> SentenceMark:

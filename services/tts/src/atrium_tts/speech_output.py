@@ -22,28 +22,34 @@ from atrium_tts.tempo import TimeStretcher, is_heard
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SLICE_SECONDS = 0.5
+_FIRST_SECONDS, _SLICE_SECONDS = 0.1, 0.5
 """A sentence that comes in one piece is encoded in slices, so that its first bytes leave
-while the rest is encoded."""
+while the rest is encoded; the first of a file is shorter still."""
 
 
 class SpeechOutput:
     """The file that one speech becomes. A context manager: it frees the encoder."""
 
-    def __init__(self, encoding: Encoding, *, sample_rate: int, meter: SpeechMeter) -> None:
-        """Opens the file.
+    def __init__(self, encoder: StreamEncoder, *, sample_rate: int, meter: SpeechMeter) -> None:
+        """Takes over an encoder; see `open`."""
+        self._rate = sample_rate
+        self._meter = meter
+        self._encoder = encoder
+        self._stretcher: TimeStretcher | None = None
+        self._hash = hashlib.sha256()
+        self._size = 0
+
+    @classmethod
+    async def open(cls, encoding: Encoding, *, sample_rate: int, meter: SpeechMeter) -> Self:
+        """Opens a file.
 
         Args:
             encoding: How it is written.
             sample_rate: Samples per second of what it is fed.
             meter: Counts the audio.
         """
-        self._rate = sample_rate
-        self._meter = meter
-        self._encoder = StreamEncoder(encoding, input_rate=sample_rate)
-        self._stretcher: TimeStretcher | None = None
-        self._hash = hashlib.sha256()
-        self._size = 0
+        encoder = await _off_loop(StreamEncoder, encoding, input_rate=sample_rate)
+        return cls(encoder, sample_rate=sample_rate, meter=meter)
 
     def __enter__(self) -> Self:
         return self
@@ -58,9 +64,12 @@ class SpeechOutput:
 
     def slices(self, samples: Samples) -> Iterator[Samples]:
         """Cuts samples, so that the first bytes of a long piece leave early."""
-        size = int(_SLICE_SECONDS * self._rate)
-        for start in range(0, len(samples), size):
-            yield samples[start : start + size]
+        start = 0
+        while start < len(samples):
+            seconds = _SLICE_SECONDS if self._size else _FIRST_SECONDS
+            stop = start + int(seconds * self._rate)
+            yield samples[start:stop]
+            start = stop
 
     def silence(self, length: timedelta) -> Iterator[Samples]:
         """Gives silence, in slices to `write`."""

@@ -192,7 +192,12 @@ def match_language(asked: str, spoken: Sequence[str], *, field: str) -> str:
 
 
 def speaks(voice: Voice, language: str) -> bool:
-    """Tells whether a voice speaks a language well, or a regional form of it."""
+    """Tells whether a voice speaks a language well, or a regional form of it.
+
+    A voice whose languages were left open speaks all of its model's.
+    """
+    if not voice.languages:
+        return True
     try:
         match_language(language, voice.languages, field="language")
     except InvalidArgument:
