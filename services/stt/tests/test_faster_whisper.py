@@ -85,6 +85,23 @@ async def test_words_have_times(base: FasterWhisperEngine, spoken: list[Path]) -
     assert [w.start for w in words] == sorted(w.start for w in words)
 
 
+async def test_prompt_and_hotwords_set_the_spelling_and_segments_tell_their_confidence(
+    base: FasterWhisperEngine, spoken: list[Path]
+) -> None:
+    prompt = "We left at twelve. Thirty people came, and fifty more in forty minutes."
+    plain = await events(base, spoken[2], language="en", beam_size=1)
+    prompted = await events(base, spoken[2], language="en", beam_size=1, prompt=prompt)
+    favoured = await events(
+        base, spoken[2], language="en", beam_size=1, hotwords=("twenty", "thirty")
+    )
+    assert "20 minutes" in text(plain)
+    assert "twenty minutes" in text(prompted)
+    assert "twenty minutes" in text(favoured)
+    for segment in heard(plain):
+        assert -1 < segment.average_logprob < 0
+        assert 0 <= segment.no_speech_probability < 0.5
+
+
 # A random model fails Whisper's checks at every temperature: one path alone tries them all.
 FAST: dict[str, object] = {"temperature": 0.0, "beam_size": 2}
 OPTIONS: list[dict[str, object]] = [
