@@ -67,14 +67,27 @@ USAGE = {
 }
 
 
-def sse(*chunks: object, done: bool = True, pause: float = 0.0) -> Handler:
-    """Makes a handler that streams chunks; a string goes out as it is."""
+def sse(
+    *chunks: object, done: bool = True, pause: float = 0.0, pause_at: int = 0, drop: bool = False
+) -> Handler:
+    """Makes a handler that streams chunks; a string goes out as it is.
+
+    Args:
+        chunks: What is streamed.
+        done: Whether the end is told.
+        pause: Seconds before each chunk from `pause_at` on.
+        pause_at: Index of the first chunk that comes late.
+        drop: Break the connection off behind the last chunk.
+    """
 
     async def body() -> AsyncIterator[bytes]:
-        for one in chunks:
-            await asyncio.sleep(pause)
+        for number, one in enumerate(chunks):
+            if number >= pause_at:
+                await asyncio.sleep(pause)
             data = one if isinstance(one, str) else json.dumps(one)
             yield f"data: {data}\n\n".encode()
+        if drop:
+            raise ConnectionResetError("as if the provider's process had died")
         if done:
             yield b"data: [DONE]\n\n"
 
@@ -349,9 +362,20 @@ async def test_a_broken_stream_is_no_success(
     assert SECRET not in caught.value.message
 
 
-async def test_silence_is_cut_short(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_connection_lost_in_the_midst_is_no_defect_of_ours(
+    engine: OpenAiEngine, provider: Provider
+) -> None:
+    provider.handle = sse(text("hi"), drop=True)
+    with pytest.raises(Unavailable):
+        await drain(engine, job())
+
+
+@pytest.mark.parametrize("pause_at", [0, 1])
+async def test_silence_is_cut_short(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, pause_at: int
+) -> None:
     monkeypatch.setenv("FAR_KEY", SECRET)
-    provider.handle = sse(text("hi"), END, pause=1.0)
+    provider.handle = sse(text("hi"), END, pause=1.0, pause_at=pause_at)
     async with opened(entry(provider.url, timeout_seconds=0.2)) as engine:
         with pytest.raises(Unavailable):
             await drain(engine, job())
