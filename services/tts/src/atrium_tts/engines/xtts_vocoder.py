@@ -14,7 +14,7 @@ SAMPLES_PER_FRAME = 256
 _OVERLAP_FRAMES = 4
 """The library fades 1024 samples of two chunks into each other."""
 
-_CONTEXT_FRAMES = 24
+_CONTEXT_FRAMES = 16
 """Frames before a sample that it may depend on. By kernels and dilations 14: 3 of the first
 convolution, 10 of the blocks at 8 samples a frame, 1 of all later ones."""
 
