@@ -11,7 +11,8 @@ from openai import AsyncOpenAI
 
 from atrium_stt.testing.sentences import SENTENCES
 from atrium_tts.domain import AudioFormat
-from atrium_tts.encode import StreamEncoder, settle
+from atrium_tts.encode import StreamEncoder
+from atrium_tts.encoding import settle
 from tests.bench.report import cpu_seconds, percentile, table
 from tests.kit.audio import PCM_RATE, Samples, decoded, pcm, wav, with_pauses
 from tests.kit.live import lags, transcribe_live

@@ -9,7 +9,8 @@ import pytest
 
 from atrium_common.errors import InvalidArgument
 from atrium_tts.domain import AudioFormat
-from atrium_tts.encode import Encoding, StreamEncoder, settle
+from atrium_tts.encode import StreamEncoder
+from atrium_tts.encoding import Encoding, settle
 from atrium_tts.engines.base import Samples
 
 RATE = 24_000

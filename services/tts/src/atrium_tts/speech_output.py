@@ -14,7 +14,8 @@ import numpy as np
 
 from atrium_common.chunks import split
 from atrium_tts.domain import SpeechEnd
-from atrium_tts.encode import Encoding, StreamEncoder
+from atrium_tts.encode import StreamEncoder
+from atrium_tts.encoding import Encoding
 from atrium_tts.engines.base import Samples
 from atrium_tts.speech_meter import SpeechMeter
 from atrium_tts.tempo import TimeStretcher, is_heard

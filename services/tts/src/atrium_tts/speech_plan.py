@@ -11,9 +11,8 @@ from datetime import timedelta
 
 from atrium_common.domain import ModelState
 from atrium_common.errors import InvalidArgument, NotFound, Unavailable
-from atrium_tts import encode
 from atrium_tts.domain import SpeakRequest, SpeechInfo, SpeechJob, Utterance, Voice
-from atrium_tts.encode import Encoding
+from atrium_tts.encoding import Encoding, settle
 from atrium_tts.engines.base import SpeechEngine
 from atrium_tts.engines.router import EngineRouter
 from atrium_tts.text import plan_speech
@@ -102,7 +101,7 @@ class Planner:
         """
         engine = self._engines.engine_of(job.model)
         digest = ready_digest(engine, job.model)
-        encoding = encode.settle(
+        encoding = settle(
             job.format,
             sample_rate=job.sample_rate,
             bit_rate=job.bit_rate,
