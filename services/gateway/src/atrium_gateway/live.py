@@ -29,7 +29,7 @@ class LiveLimits:
 
     sessions: int = 1000
     session_seconds: float = 3600.0
-    idle_seconds: float = 60.0
+    idle_seconds: float = 45.0
     send_seconds: float = 10.0
     final_seconds: float = 10.0
     check_seconds: float = 1.0

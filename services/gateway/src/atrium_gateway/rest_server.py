@@ -32,6 +32,9 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.close" and self.handshake_complete:
             self.writable.set()
         await super().send(message)  # type: ignore[arg-type]
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            # uvicorn takes a refusal for a handshake that was forgotten, and logs an error.
+            self.handshake_complete = True
 
     def on_task_complete(self, task: "asyncio.Task[None]") -> None:
         """Gives the connection up a while after the app has done with it."""

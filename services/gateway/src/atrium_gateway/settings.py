@@ -93,8 +93,9 @@ class GatewaySettings(SharedPrefixSettings):
     """Sessions of live transcription that may be open at once."""
     live_session_seconds: float = Field(default=3600.0, gt=0, le=3600)
     """Longest session of live transcription."""
-    live_idle_seconds: float = Field(default=60.0, gt=0)
-    """A session of live transcription ends when its client sends nothing for so long."""
+    live_idle_seconds: float = Field(default=45.0, gt=0)
+    """A session of live transcription ends when its client sends nothing for so long; less
+    than the stt service's own limit, whose end would be an error."""
     cors_origins: tuple[str, ...] = ()
     """Origins that browsers may call from; exact, no wildcard."""
     drain_seconds: float = Field(default=20.0, ge=0)

@@ -1,7 +1,7 @@
 """Client of the stt service: sends audio in pieces, gives segments as they come."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import Any, BinaryIO
 
@@ -68,29 +68,41 @@ class LiveSttCall(StreamedCall[stt_pb2.TranscribeLiveAudioResponse, LiveStep]):
         """Args: call: A `grpc.aio` call with `read` and `write`; job: What to do."""
         super().__init__(call, _live_step)
         self._config: LiveSpeech | None = job
+        self._writing: asyncio.Future[None] | None = None
 
     async def send(self, data: bytes) -> None:
         """Sends at most a second of audio; waits while the service is behind."""
         await self._configure()
         chunk = media_pb2.MediaChunk(data=data)
-        await self._write(stt_pb2.TranscribeLiveAudioRequest(chunk=chunk))
+        await self._through(self._call.write(stt_pb2.TranscribeLiveAudioRequest(chunk=chunk)))
 
     async def finish(self) -> None:
         """Half-closes the call."""
         await self._configure()
-        # A call that has ended is half-closed already; reading it tells why it ended.
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await self._call.done_writing()
+        await self._through(self._call.done_writing())
 
     async def _configure(self) -> None:
         job, self._config = self._config, None
         if job is not None:
-            await self._write(stt_pb2.TranscribeLiveAudioRequest(config=_live_config(job)))
+            config = stt_pb2.TranscribeLiveAudioRequest(config=_live_config(job))
+            await self._through(self._call.write(config))
 
-    async def _write(self, message: stt_pb2.TranscribeLiveAudioRequest) -> None:
-        # As above: the error is told to the one who reads.
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            await self._call.write(message)
+    async def _through(self, write: Coroutine[Any, Any, None]) -> None:
+        """Sees a write through, after the one before, even if the writer is cancelled.
+
+        A write that is cancelled would take the call with it, and what the service still
+        has to say.
+        """
+
+        async def done(before: "asyncio.Future[None] | None") -> None:
+            if before is not None:
+                await before
+            # The call may have ended; that is told to the one who reads.
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError, asyncio.CancelledError):
+                await write
+
+        self._writing = asyncio.ensure_future(done(self._writing))
+        await asyncio.shield(self._writing)
 
 
 async def _upload(job: Recording, audio: BinaryIO) -> AsyncIterator[stt_pb2.TranscribeAudioRequest]:

@@ -130,17 +130,16 @@ async def test_reservation_grows_by_the_minute(rest, talk, sound):
 
 
 async def test_credential_that_ends_ends_the_session(rest, talk, sound):
-    await rest.key("live-expires", unlimited=True)
+    revoked = await rest.key("live-expires", unlimited=True)
     token = rest.core.tokens.mint(
-        TokenClaims(tenant="live-expires", subject="me", lifetime=timedelta(seconds=1))
+        TokenClaims(tenant="live-expires", subject="me", lifetime=timedelta(seconds=3))
     )
-    revoked = await rest.key("live-expires")
     async with talk(rest, token) as brief, talk(rest, revoked) as client:
         for each in (brief, client):
             await each.say(sound.speech(1))
             await each.until(STARTED)
         await rest.core.tenants.revoke_key(revoked.split("_")[1], now=datetime.now(UTC))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             for each, said in ((brief, "has expired"), (client, "revoked")):
                 code, reason = await each.closed()
                 assert code == 4401
@@ -169,6 +168,18 @@ async def test_service_that_dies_is_told_and_what_was_heard_is_charged(start_res
         assert 0 < audio(event) <= 6.01
 
 
+async def test_what_the_service_refuses_is_named_and_costs_nothing(rest, talk, sound):
+    key = await rest.key("live-language", unlimited=True)
+    async with talk(rest, key) as client:
+        await client.update(transcription={"language": "pl"})
+        await client.say(sound.speech(1))
+        code, reason = await client.closed()
+    assert client.errors[0]["param"] == "session.audio.input.transcription.language"
+    assert (code, reason.partition(":")[0]) == (4400, "invalid_argument")
+    (event,) = await rest.settled("live-language", 1)
+    assert (event.outcome, audio(event)) == ("refunded", 0)
+
+
 async def test_restart_waits_for_the_last_words(start_rest, talk, sound):
     running = start_rest()
     rest = await running.__aenter__()
@@ -187,7 +198,9 @@ async def test_restart_waits_for_the_last_words(start_rest, talk, sound):
 
 
 async def test_stalled_client_gets_its_last_words_and_a_clear_end(start_rest, talk, sound):
-    async with start_rest(live=LiveLimits(idle_seconds=0.4, session_seconds=1.2)) as rest:
+    async with start_rest(
+        live=LiveLimits(idle_seconds=0.4, session_seconds=1, check_seconds=0.1)
+    ) as rest:
         key = await rest.key("live-stalls", unlimited=True)
         async with talk(rest, key) as client:
             await client.say(sound.speech(2))

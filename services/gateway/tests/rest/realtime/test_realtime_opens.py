@@ -24,7 +24,7 @@ async def refused(rest, *, path="/v1/realtime", key="", **options):
     return reply.status_code, reply.headers, json.loads(reply.body)["error"]
 
 
-async def test_without_a_good_credential_nobody_gets_in(rest):
+async def test_without_a_good_credential_nobody_gets_in(rest, caplog):
     status, headers, error = await refused(rest)
     assert (status, error["code"]) == (401, "invalid_api_key")
     assert headers["www-authenticate"].startswith("Bearer")
@@ -35,6 +35,7 @@ async def test_without_a_good_credential_nobody_gets_in(rest):
     token = rest.token("live-scope", scopes=frozenset({"chat"}))
     status, _, error = await refused(rest, key=token)
     assert (status, error["type"]) == (403, "permission_error")
+    assert not caplog.records  # a refusal is no defect of the server
 
 
 async def test_query_says_what_kind_of_session(rest):
