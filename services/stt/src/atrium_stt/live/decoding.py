@@ -25,6 +25,9 @@ from atrium_stt.recording import SAMPLE_RATE
 _DRAFT_EVERY = int(0.8 * SAMPLE_RATE)
 """New sound that makes a draft worth while."""
 
+_REST = 0.5
+"""Time that a draft leaves the engine to others, as a share of what it took."""
+
 _AGAIN_SECONDS = 0.1
 
 
@@ -89,7 +92,7 @@ class Decoder:
                 utterance.samples()[: draft.length], stable=draft.agreement.stable
             )
         now = self._clock()
-        self._not_before = now + (now - started)
+        self._not_before = now + (now - started) * _REST
         if utterance.ended:
             return
         if draft.update(words):

@@ -17,8 +17,8 @@ _SPEECH = 0.5
 _SILENCE = 0.35
 _SHORTEST_WINDOWS = 3
 _PADDING = int(0.4 * SAMPLE_RATE)
-_PATIENT = 10 * SAMPLE_RATE
-_EAGER = 20 * SAMPLE_RATE
+_PATIENT = 6 * SAMPLE_RATE
+_EAGER = 15 * SAMPLE_RATE
 _SHORTEST_PAUSE = int(0.16 * SAMPLE_RATE)
 LONGEST = 28 * SAMPLE_RATE
 """Samples of the longest utterance: a Whisper window less some room."""
@@ -143,7 +143,7 @@ class Endpointer:
             yield from self._split(utterance)
 
     def _pause(self, length: int) -> int:
-        """Samples of silence that end an utterance: less and less from 10 s to 20 s."""
+        """Samples of silence that end an utterance: less and less from 6 s to 15 s."""
         share = min(1.0, max(0.0, (_EAGER - length) / (_EAGER - _PATIENT)))
         shortest = min(_SHORTEST_PAUSE, self._end_silence)
         return int(shortest + (self._end_silence - shortest) * share)

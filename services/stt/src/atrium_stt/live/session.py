@@ -4,7 +4,7 @@ Two tasks work side by side. One *listens* (`listening.py`): it takes the caller
 finds speech and cuts utterances. The other *decodes* (`decoding.py`): the final text of each
 utterance that has ended, in order, and in between drafts of the one that is being spoken.
 Each decoding takes a turn of the engine. Finals wait for theirs; a draft is only begun where
-nobody else waits, and not before the last one has left the engine as much time as it took, so
+nobody else waits, and not before the last one has left the engine half the time it took, so
 under load partials become rarer and nothing queues up.
 
 However the audio ends (half-close, a limit, a caller that stalls), what was heard is

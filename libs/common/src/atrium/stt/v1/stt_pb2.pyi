@@ -373,9 +373,9 @@ class LiveTranscriptionConfig(message.Message):
     """
     @builtins.property
     def transcription(self) -> TranscriptionConfig:
-        """As for recordings, but that voice activity detection can't be switched off:
-        it finds where a segment ends. A language that is not given is detected on the
-        first segment and kept once it is clear (a probability of 0.5).
+        """As for recordings, but voice activity detection can't be switched off: it finds
+        where a segment ends. A language that is not given is detected on each segment
+        until one is clear (a probability of 0.5), then kept.
         """
 
     @builtins.property
@@ -384,7 +384,7 @@ class LiveTranscriptionConfig(message.Message):
 
     @builtins.property
     def end_silence(self) -> duration_pb2.Duration:
-        """Silence that ends a segment. 100 ms to 5 s; default 500 ms. A segment over 10 s
+        """Silence that ends a segment. 100 ms to 5 s; default 500 ms. A segment over 6 s
         ends at a shorter pause too, and one of 28 s where it is quietest.
         """
 
@@ -535,7 +535,8 @@ class TranscribeLiveAudioResponse(message.Message):
     @builtins.property
     def partial(self) -> Segment:
         """The current segment so far; later ones with the same index replace it. Its text
-        only ever grows, and the final text begins with it. Without words.
+        only ever grows, and the final text begins with it. Words, tokens and figures
+        of confidence come with the final segment alone.
         """
 
     @builtins.property
