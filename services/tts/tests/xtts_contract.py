@@ -6,12 +6,15 @@
 
 import asyncio
 import hashlib
+import io
 import os
 import shutil
+import wave
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
+import grpc.aio
 import numpy as np
 import pytest
 import torch
@@ -19,7 +22,10 @@ from TTS.tts.configs.xtts_config import XttsConfig
 from TTS.tts.layers.xtts.tokenizer import VoiceBpeTokenizer
 from TTS.tts.models.xtts import Xtts
 
-from atrium_common.catalogue import FolderSource, ModelEntry
+from atrium.tts.v1 import tts_pb2 as pb
+from atrium.tts.v1.tts_pb2_grpc import SpeechSynthesisServiceStub
+from atrium_common.catalogue import Catalogue, FolderSource, ModelEntry
+from atrium_common.chunks import split
 from atrium_common.domain import Capability, ModelState
 from atrium_common.errors import (
     AtriumError,
@@ -29,15 +35,20 @@ from atrium_common.errors import (
     NotFound,
     Unavailable,
 )
+from atrium_common.testing import FakeAdmission, gateway_metadata, running_server
 from atrium_common.weights import WeightsError, WeightStore
 from atrium_tts.domain import SpeakRequest, Voice
 from atrium_tts.engines.base import ClonesVoices, Samples
+from atrium_tts.engines.router import EngineRouter
 from atrium_tts.engines.xtts import XttsEngine
 from atrium_tts.engines.xtts_latents import Latents, unpack
 from atrium_tts.engines.xtts_text import LANGUAGES, missing_library, plain, readings
 from atrium_tts.engines.xtts_vocoder import StreamingVocoder
 from atrium_tts.engines.xtts_voices import SPEAKERS
+from atrium_tts.servicer import SpeechServicer
+from atrium_tts.speech import Speaker
 from atrium_tts.testing.tiny_xtts import make
+from atrium_tts.voices import VoiceStore
 
 MODEL = "tiny-xtts"
 CHUNK = 5
@@ -342,6 +353,54 @@ def test_decoding_only_what_is_new_changes_nothing(checkpoint: Path) -> None:
             read = max(0, known - 4) * 256  # the library fades 1024 samples into each other
             assert (given - whole)[..., read:].abs().max() < 1e-6
             known = count
+
+
+def upload(samples: Samples) -> list[pb.CreateVoiceRequest]:
+    """The messages that make a voice of a recording, as WAV of 24 kHz."""
+    target = io.BytesIO()
+    with wave.open(target, "wb") as out:
+        out.setparams((1, 2, 24_000, 0, "NONE", ""))
+        out.writeframes((samples * 32_767).astype(np.int16).tobytes())
+    data = target.getvalue()
+    end = {"sha256": hashlib.sha256(data).digest(), "size": len(data)}
+    return [
+        pb.CreateVoiceRequest(config=pb.VoiceConfig(model=MODEL, name="Mine", consent=True)),
+        *(pb.CreateVoiceRequest(chunk={"data": piece}) for piece in split(data)),
+        pb.CreateVoiceRequest(end=end),
+    ]
+
+
+async def test_a_tenant_clones_a_voice_and_speaks_with_it_through_the_service(
+    engine: XttsEngine, entry: ModelEntry, tmp_path: Path
+) -> None:
+    router = EngineRouter({"xtts": engine}, {MODEL: "xtts"})
+    servicer = SpeechServicer(
+        router,
+        Catalogue(models=(entry,)),
+        speaker=Speaker(router, max_speeches=8, max_queue=8),
+        voices=VoiceStore(tmp_path, limit=4),
+    )
+    async with (
+        FakeAdmission() as admission,
+        running_server(servicer, router, admission=admission) as (channel, _),
+    ):
+        stub = SpeechSynthesisServiceStub(channel)
+        mine, other = gateway_metadata(tenant="acme"), gateway_metadata(tenant="globex")
+        made = await stub.CreateVoice(iter(upload(babble(6.5))), metadata=mine)
+        request = pb.SynthesizeSpeechRequest(
+            model=MODEL,
+            text="Hi.",
+            voice=made.voice.id,
+            language="zh-CN",
+            format=pb.AUDIO_FORMAT_PCM,
+        )
+        answers = [answer async for answer in stub.SynthesizeSpeech(request, metadata=mine)]
+        usage = answers[-1].usage
+        assert usage.characters == 3
+        assert 0.2 < usage.output_audio.ToMilliseconds() / 1000 < 2
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            _ = [answer async for answer in stub.SynthesizeSpeech(request, metadata=other)]
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 TEXTS = (

@@ -4,6 +4,7 @@ One device thread says one utterance at a time, so the engine is serial: a `Work
 one slot stands in front of it. Audio leaves while the utterance is still being made.
 """
 
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from atrium_tts.domain import SpeakRequest, Voice
 from atrium_tts.engines.base import Samples
 from atrium_tts.engines.xtts_model import XttsModel
 from atrium_tts.engines.xtts_options import XttsOptions
-from atrium_tts.engines.xtts_text import LANGUAGES, missing_library, own_language
+from atrium_tts.engines.xtts_text import LANGUAGES, check_language, missing_library, own_language
 from atrium_tts.engines.xtts_voices import SPEAKERS, Speaker, speakers_of
 
 _SAMPLE_RATE = 24_000
@@ -108,6 +109,7 @@ class XttsEngine:
         if known.users:
             raise Conflict(f"{known.users} requests are running on {model}.", reason="MODEL_BUSY")
         known.loaded, known.state, known.verified_at = None, ModelState.UNLOADED, None
+        await self._thread.call(_release)
 
     async def close(self) -> None:
         """Stops running work at its next token and frees memory."""
@@ -184,19 +186,7 @@ class XttsEngine:
             InvalidArgument: `field` is ``"language"`` or ``"instructions"``.
         """
         known = self._find(request.model)
-        language = own_language(request.language)
-        if language is None:
-            raise InvalidArgument(
-                f"{request.model} does not speak the language {request.language!r}.",
-                field="language",
-            )
-        if (library := missing_library(language)) is not None:
-            raise InvalidArgument(
-                f"{request.model} speaks {request.language!r} only where the Python package "
-                f"{library} is installed: atrium-tts[xtts-languages].",
-                field="language",
-                reason="LANGUAGE_NOT_INSTALLED",
-            )
+        check_language(request.model, request.language)
         if request.instructions:
             raise InvalidArgument(
                 f"{request.model} does not follow instructions.", field="instructions"
@@ -314,6 +304,13 @@ def _loaded(known: _Model) -> XttsModel:
     if known.loaded is None:
         raise Unavailable(f"The model {known.entry.id} is not loaded.", reason="MODEL_NOT_LOADED")
     return known.loaded
+
+
+def _release() -> None:
+    """Gives memory back that torch would keep for the next model."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _device(options: XttsOptions) -> str:

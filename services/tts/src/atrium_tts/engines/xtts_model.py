@@ -16,10 +16,11 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from TTS.tts.configs.xtts_config import XttsConfig
 from TTS.tts.models.xtts import Xtts, _legacy_safe_globals
 
-from atrium_common.errors import InvalidArgument, MediaError
+from atrium_common.errors import InvalidArgument
 from atrium_tts.engines.base import Samples
 from atrium_tts.engines.xtts_latents import Latents, unpack
 from atrium_tts.engines.xtts_options import XttsOptions
+from atrium_tts.engines.xtts_recording import check_recording
 from atrium_tts.engines.xtts_text import LIMITS, pieces, plain, readings
 from atrium_tts.engines.xtts_vocoder import StreamingVocoder
 
@@ -35,15 +36,6 @@ _FULL_LENGTH = 250
 _SPARE_TOKENS = 20
 """Audio tokens that the shortest text may take: a second, with its pauses."""
 
-_FRAME = 0.025
-"""Seconds over which loudness is measured."""
-
-_QUIET = 0.003
-"""Loudness (root mean square, full scale 1) of a silent room, -50 dB."""
-
-_LEAST_SPEECH = 1.0
-"""Seconds of sound that a recording must have."""
-
 
 class _SafeXtts(Xtts):  # type: ignore[misc]
     """Reads the weights, and only that."""
@@ -57,7 +49,7 @@ class _SafeXtts(Xtts):  # type: ignore[misc]
         return weights
 
 
-class _Stop(StoppingCriteria):  # type: ignore[misc]
+class _Stop(StoppingCriteria):
     """Ends a generation at its longest, or when its reader has left."""
 
     def __init__(self, most: int, left: Callable[[], bool]) -> None:
@@ -177,7 +169,7 @@ class XttsModel:
         Raises:
             MediaError: There is less than a second of sound in it.
         """
-        _check_recording(samples, sample_rate)
+        check_recording(samples, sample_rate)
         audio = torch.from_numpy(np.ascontiguousarray(samples, np.float32))[None]
         audio = audio[:, : int(self._config.max_ref_len * sample_rate)].to(self._device)
         # A recording is read once: in full precision, whatever the model speaks in.
@@ -264,13 +256,14 @@ class XttsModel:
                 problem = err
             else:
                 return reading
-        raise InvalidArgument(
-            f"The text can't be read aloud in the language {language!r}.", field="text"
-        ) from problem
+        raise _unreadable(language) from problem
 
     def _fits(self, piece: str, language: str) -> bool:
         """True if the text's tokens are fewer than the transformer has positions for."""
-        tokens = self._xtts.tokenizer.encode(piece, lang=language)
+        try:
+            tokens = self._xtts.tokenizer.encode(piece, lang=language)
+        except Exception as err:  # as above, where a number was cut in two
+            raise _unreadable(language) from err
         return len(tokens) < int(self._config.model_args.gpt_max_text_tokens)
 
     def _longest(self, piece: str, language: str) -> int:
@@ -295,16 +288,7 @@ class XttsModel:
                     yield chunk.float().clamp(-1, 1).cpu().numpy()
 
 
-def _check_recording(samples: Samples, sample_rate: int) -> None:
-    """Refuses a recording in which nobody speaks.
-
-    Counts frames of 25 ms that are neither quiet by themselves nor 40 dB under the loudest.
-    """
-    frame = max(1, round(sample_rate * _FRAME))
-    frames = samples[: len(samples) // frame * frame].reshape(-1, frame)
-    if not np.isfinite(samples).all():
-        raise MediaError("The recording holds values that are no sound.", field="audio")
-    loudness = np.sqrt((frames.astype(np.float64) ** 2).mean(axis=1))
-    floor = max(_QUIET, 0.01 * float(loudness.max(initial=0.0)))
-    if (loudness > floor).sum() * _FRAME < _LEAST_SPEECH:
-        raise MediaError("There is no speech in the recording.", field="audio", reason="NO_SPEECH")
+def _unreadable(language: str) -> InvalidArgument:
+    return InvalidArgument(
+        f"The text can't be read aloud in the language {language!r}.", field="text"
+    )

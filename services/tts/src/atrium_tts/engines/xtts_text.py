@@ -8,6 +8,8 @@ import importlib.util
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from atrium_common.errors import InvalidArgument
+
 LIMITS: Mapping[str, int] = {
     "en": 250, "es": 239, "fr": 273, "de": 253, "it": 213, "pt": 203, "pl": 224, "tr": 226,
     "ru": 182, "nl": 251, "cs": 186, "ar": 166, "zh": 82, "hu": 224, "ko": 95, "ja": 71,
@@ -55,6 +57,26 @@ def missing_library(
 ) -> str | None:
     """Returns the first module that the language needs and that is not installed."""
     return next((name for name in LIBRARIES.get(language, ()) if not has(name)), None)
+
+
+def check_language(model: str, language: str) -> None:
+    """Refuses a language that the model does not speak, or not in this installation.
+
+    Raises:
+        InvalidArgument: `field` is ``"language"``.
+    """
+    own = own_language(language)
+    if own is None:
+        raise InvalidArgument(
+            f"{model} does not speak the language {language!r}.", field="language"
+        )
+    if (library := missing_library(own)) is not None:
+        raise InvalidArgument(
+            f"{model} speaks {language!r} only where the Python package {library} is "
+            "installed: atrium-tts[xtts-languages].",
+            field="language",
+            reason="LANGUAGE_NOT_INSTALLED",
+        )
 
 
 def plain(text: str) -> str:
