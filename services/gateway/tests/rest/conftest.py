@@ -272,7 +272,7 @@ def _until() -> Callable[..., Any]:
 async def serving(app: Any, live: LiveSessions) -> AsyncIterator[int]:
     """Serves an app over HTTP on a free port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = RestServer(server_config(app, drain_seconds=2), drain=live.drain)
+    server = RestServer(server_config(app, drain_seconds=10), drain=live.drain)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     await until(lambda: server.started)
     try:

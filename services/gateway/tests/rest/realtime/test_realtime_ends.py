@@ -187,11 +187,12 @@ async def test_restart_waits_for_the_last_words(start_rest, talk, sound):
     async with talk(rest, key) as client, talk(rest, key) as idle:
         await client.say(sound.speech(3))
         await client.until(STARTED)
+        await asyncio.sleep(0.3)  # all of it has arrived
         stopping = asyncio.create_task(running.__aexit__(None, None, None))
         code, reason = await client.closed()
-        assert client.all(COMPLETED)[0]["transcript"] == "word0 word1 word2"
-        assert (code, reason) == (1012, "The server restarts; connect again.")
         assert not client.errors
+        assert (code, reason) == (1012, "The server restarts; connect again.")
+        assert client.all(COMPLETED)[0]["transcript"] == "word0 word1 word2"
         assert (await idle.closed())[0] == 1012
         await stopping
     assert not rest.core.admission.open_reservations
