@@ -33,11 +33,33 @@ def sentences(count: int) -> str:
     return "".join(SENTENCE.format(number) for number in range(count))
 
 
+class Gated(FakeEngine):
+    """Begins when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__([entry(delay_seconds=DELAY, seconds_per_character=0.01)])
+        self.gate = asyncio.Event()
+
+    async def speak(self, request: SpeakRequest) -> AsyncGenerator[Samples, None]:
+        await self.gate.wait()
+        async with contextlib.aclosing(super().speak(request)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+
+async def seated(service: Running, count: int) -> None:
+    """Waits until so many callers have a seat."""
+    async with asyncio.timeout(10):
+        while service.servicer.queues["fake"].running < count:  # noqa: ASYNC110 - has no event
+            await asyncio.sleep(0.001)
+
+
 @pytest.mark.parametrize("tenants", [1, 8])
 async def test_eight_callers_hear_something_before_one_gets_its_third_sentence(
     serve: Serve, tenants: int
 ) -> None:
-    async with serve(entries=[entry(delay_seconds=DELAY, seconds_per_character=0.01)]) as service:
+    engine = Gated()
+    async with serve(engine) as service:
         heard: dict[int, list[float]] = {number: [] for number in range(8)}
         clock = asyncio.get_running_loop().time
 
@@ -54,7 +76,10 @@ async def test_eight_callers_hear_something_before_one_gets_its_third_sentence(
                     heard[number].append(clock())
                     fresh = False
 
-        await asyncio.gather(*(caller(number) for number in range(8)))
+        callers = asyncio.gather(*(caller(number) for number in range(8)))
+        await seated(service, 8)
+        engine.gate.set()
+        await callers
         assert all(len(times) >= 3 for times in heard.values())
         last_first = max(times[0] for times in heard.values())
         assert last_first < min(times[2] for times in heard.values())
@@ -65,9 +90,7 @@ async def test_a_late_caller_waits_for_one_sentence_not_for_a_text(serve: Serve)
         early = asyncio.create_task(service.speak(text=sentences(12)))
         await asyncio.sleep(3 * DELAY)
         late = asyncio.create_task(service.speak(text="Here I am, too."))
-        async with asyncio.timeout(5):
-            while service.servicer.queues["fake"].running < 2:  # noqa: ASYNC110 - it has no event
-                await asyncio.sleep(0.001)
+        await seated(service, 2)
         begun = service.engine.started
         await late
         order = [request.text for request in service.engine.spoken]
