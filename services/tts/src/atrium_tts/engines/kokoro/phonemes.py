@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 
 from atrium_tts.engines.kokoro.espeak import TIE, Espeak
+from atrium_tts.engines.kokoro.money import spoken_money
 
 MOST = 510
 """Symbols that the model reads at once."""
@@ -148,6 +149,8 @@ def phonemes(text: str, language: str, espeak: Espeak) -> str:
         espeak: Knows the words.
     """
     voice = ESPEAK_VOICES[language]
+    if language.startswith("en-"):
+        text = spoken_money(text)
     said: list[str] = []
     for words, marks in _cut(_clean(text)):
         if words:
