@@ -182,7 +182,9 @@ class SynthesizeSpeechRequest(message.Message):
     language: builtins.str
     """Language of the text, BCP 47; empty takes the voice's own."""
     speed: builtins.float
-    """How fast: 0.25 to 4; default 1. Pitch is kept."""
+    """How fast: 0.25 to 4; default 1. Pitch is kept. Multiplied with SSML's rate it is held
+    within the same range.
+    """
     format: AudioFormat.ValueType
     """How the audio is encoded."""
     sample_rate: builtins.int
@@ -191,7 +193,8 @@ class SynthesizeSpeechRequest(message.Message):
     """
     bit_rate: builtins.int
     """Bits per second for MP3, OPUS and AAC. 16000 to 320000; default by format. Refused
-    for the others.
+    for the others, and where the format can't have it at the sample rate (MP3 at 24 kHz:
+    at most 160000). MP3 takes the nearest step of its standard.
     """
     instructions: builtins.str
     """How to speak, in words. INVALID_ARGUMENT for a model that does not follow them."""
