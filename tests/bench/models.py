@@ -190,7 +190,7 @@ async def _keep_busy(suite: Suite) -> None:
 
 def _memory(suite: Suite, title: str) -> None:
     rows: list[Sequence[str]] = []
-    for name in ("gateway", "llm", "stt"):
+    for name in ("gateway", "llm", "stt", "tts"):
         info = suite.process(name).memory_full_info()
         rows.append((name, f"{info.rss / 2**20:,.0f}", f"{info.uss / 2**20:,.0f}"))
     table(title, ("process", "resident MiB", "its own MiB"), rows)
