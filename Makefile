@@ -3,7 +3,7 @@
 .PHONY: help install run test lint type protos lock bench clean test-vllm test-xtts
 
 BIN := .venv/bin
-PACKAGES := libs/common/src/atrium_common $(wildcard services/*/src) scripts examples
+PACKAGES := libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples
 TEST_ARGS ?=
 RUN_ARGS ?=
 

