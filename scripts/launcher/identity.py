@@ -41,8 +41,7 @@ async def confirmed_key(
 
 
 async def _new_key(state: Path, environment: Mapping[str, str]) -> str:
-    await _atrium("tenant", "create", TENANT, "--unlimited", "--exist-ok", environment=environment)
-    key = await _atrium("key", "create", TENANT, environment=environment)
+    key = await _atrium("key", "create", TENANT, "--unlimited-tenant", environment=environment)
     preflight.write_secret(state / KEY_FILE, key)
     return key
 

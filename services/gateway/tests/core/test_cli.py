@@ -89,6 +89,14 @@ async def test_a_key_is_the_only_thing_on_stdout(atrium):
     assert len(key.splitlines()) == 1
 
 
+async def test_a_key_may_bring_its_tenant_and_leaves_one_that_exists(atrium):
+    assert (await atrium("key", "create", "dev", "--unlimited-tenant")).startswith("atr_")
+    assert json.loads(await atrium("tenant", "show", "dev", "--json"))["unlimited"] is True
+    await atrium("tenant", "create", "acme")
+    await atrium("key", "create", "acme", "--unlimited-tenant")
+    assert json.loads(await atrium("tenant", "show", "acme", "--json"))["unlimited"] is False
+
+
 async def test_mistakes_are_told_by_name(atrium):
     with pytest.raises(NotFound, match="'nobody' does not exist"):
         await atrium("key", "create", "nobody")

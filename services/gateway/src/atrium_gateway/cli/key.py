@@ -9,9 +9,10 @@ from atrium_gateway.auth.keys import NewKey, key_id_of, make_key
 from atrium_gateway.auth.principal import ANY_SCOPE
 from atrium_gateway.cli.output import Json, Record, show, show_list
 from atrium_gateway.cli.session import with_tenants
-from atrium_gateway.cli.tenant import TenantId
+from atrium_gateway.cli.tenant import TenantId, create_tenant, new_tenant
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.domain import ApiKey
+from atrium_gateway.tenants.repository import TenantRepository
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,12 +29,24 @@ def create(
     name: Annotated[str, typer.Option(help="Name for people.")] = "",
     days: Days = None,
     scope: Scopes = None,
+    unlimited_tenant: Annotated[
+        bool,
+        typer.Option(
+            "--unlimited-tenant", help="Make the tenant first, without limits, unless there is one."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Creates a key and prints it alone on stdout, this once only."""
     made = make_key(GatewaySettings().resolved_key_pepper())
     kept = _api_key(made, tenant, name=name, days=days, scopes=frozenset(scope or (ANY_SCOPE,)))
-    with_tenants(lambda tenants: tenants.create_key(kept))
+
+    async def store(tenants: TenantRepository) -> None:
+        if unlimited_tenant:
+            await create_tenant(tenants, new_tenant(tenant, unlimited=True), exist_ok=True)
+        await tenants.create_key(kept)
+
+    with_tenants(store)
     if as_json:
         show({"key": made.text, **_record(kept)}, as_json=True)
         return

@@ -34,16 +34,10 @@ def create(
     """Creates a tenant."""
     if not 0 < weight <= 1000:
         raise InvalidArgument("weight must be above 0 and at most 1000.", field="weight")
-    made = Tenant(
-        id=check_tenant_id(tenant),
-        name=(name or tenant)[:200],
-        blocked=False,
-        unlimited=unlimited,
-        weight=weight,
-        limits=(),
-        created_at=datetime.now(UTC),
+    made = new_tenant(tenant, name=name, unlimited=unlimited, weight=weight)
+    show(
+        _record(with_tenants(lambda t: create_tenant(t, made, exist_ok=exist_ok))), as_json=as_json
     )
-    show(_record(with_tenants(lambda t: _create(t, made, exist_ok=exist_ok))), as_json=as_json)
 
 
 @app.command("list")
@@ -124,7 +118,31 @@ def _amount(text: str) -> int | None:
     return int(text)
 
 
-async def _create(tenants: TenantRepository, made: Tenant, *, exist_ok: bool) -> Tenant:
+def new_tenant(
+    tenant: str, *, name: str = "", unlimited: bool = False, weight: float = 1.0
+) -> Tenant:
+    """A tenant as it is before it is stored.
+
+    Raises:
+        InvalidArgument: `tenant` is no tenant id.
+    """
+    return Tenant(
+        id=check_tenant_id(tenant),
+        name=(name or tenant)[:200],
+        blocked=False,
+        unlimited=unlimited,
+        weight=weight,
+        limits=(),
+        created_at=datetime.now(UTC),
+    )
+
+
+async def create_tenant(tenants: TenantRepository, made: Tenant, *, exist_ok: bool) -> Tenant:
+    """Stores a tenant, and returns it as it is stored.
+
+    Raises:
+        Conflict: There is one of that id, and not `exist_ok`.
+    """
     try:
         await tenants.create_tenant(made)
     except Conflict:
