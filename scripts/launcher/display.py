@@ -15,9 +15,11 @@ _COLOURS = {
     "llm": "green",
     "stt": "magenta",
     "tts": "blue",
+    "text2image": "yellow",
+    "img2img": "bright_red",
     "atrium": "bold",
 }
-_WIDTH = 8
+_WIDTH = 10
 _JSON = "-H 'Content-Type: application/json'"
 _FIRST_REQUESTS = {
     "llm": f"""\
@@ -37,6 +39,18 @@ Speech:
 Transcription, of that or any other audio file:
   curl ADDRESS/v1/audio/transcriptions -H AUTHORIZATION \\
     -F model=whisper-1 -F file=@speech.mp3
+""",
+    "text2image": f"""\
+A picture:
+  curl ADDRESS/api/text-to-image -H AUTHORIZATION \\
+    {_JSON} -H 'Accept: image/png' -o picture.png \\
+    -d '{{"prompt": "three green stars"}}'
+""",
+    "img2img": """\
+An edit, of that or any other picture:
+  curl ADDRESS/api/image-to-image -H AUTHORIZATION \\
+    -H 'Accept: image/png' -o edited.png \\
+    -F image=@picture.png -F 'prompt=three red stars' -F strength=0.5
 """,
 }
 """What to type first, by service, in the order in which it is shown."""
@@ -58,7 +72,7 @@ class Display:
 
     def line(self, name: str, text: str) -> None:
         """Writes one line behind the name of its program."""
-        prefix = Text(f"{name:<{_WIDTH}}| ", style=_COLOURS.get(name, "yellow"))
+        prefix = Text(f"{name:<{_WIDTH}}| ", style=_COLOURS.get(name, "white"))
         # What a process coloured by itself stays so; anything else in it is plain text.
         self._console.print(prefix + Text.from_ansi(text))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MODEL_SERVICES = ("llm", "stt", "tts")
+MODEL_SERVICES = ("llm", "stt", "tts", "text2image", "img2img")
 """The services behind the gateway, in the order in which they are started."""
 
 DEFAULT_PORTS = {
@@ -22,6 +22,10 @@ DEFAULT_PORTS = {
     "ATRIUM_STT_METRICS_PORT": 8862,
     "ATRIUM_TTS_PORT": 7861,
     "ATRIUM_TTS_METRICS_PORT": 8861,
+    "ATRIUM_TEXT2IMAGE_PORT": 7860,
+    "ATRIUM_TEXT2IMAGE_METRICS_PORT": 8860,
+    "ATRIUM_IMG2IMG_PORT": 7863,
+    "ATRIUM_IMG2IMG_METRICS_PORT": 8863,
 }
 
 

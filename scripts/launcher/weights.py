@@ -17,13 +17,13 @@ async def ensure(options: Options, environment: Mapping[str, str]) -> None:
     Raises:
         LaunchError: One is not, and can't be fetched.
     """
-    for service in options.services:
-        result = await run_module(
-            *("atrium_common.weights", "ensure", "--service", service),
-            *("--catalogue", str(options.catalogue)),
-            *("--models-dir", str(options.models)),
-            environment=environment,
-            keep_output=False,
-        )
-        if result.status != 0:
-            raise LaunchError("")  # it has said why
+    result = await run_module(
+        *("atrium_common.weights", "ensure"),
+        *(part for service in options.services for part in ("--service", service)),
+        *("--catalogue", str(options.catalogue)),
+        *("--models-dir", str(options.models)),
+        environment=environment,
+        keep_output=False,
+    )
+    if result.status != 0:
+        raise LaunchError("")  # it has said why

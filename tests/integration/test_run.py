@@ -1,5 +1,6 @@
 """`make run`'s promises, with the real launcher and real processes over the fake models."""
 
+import re
 import signal
 import socket
 import time
@@ -44,8 +45,11 @@ def test_it_prints_a_key_that_chats(suite: SuiteProcess, key: str) -> None:
 
 
 def test_it_prints_what_to_type_first(suite: SuiteProcess, key: str) -> None:
-    for path in ("chat/completions", "audio/speech", "audio/transcriptions"):
-        assert f"curl {suite.address}/v1/{path} -H 'Authorization: Bearer {key}' \\" in suite.output
+    for path in (
+        *("v1/chat/completions", "v1/audio/speech", "v1/audio/transcriptions"),
+        *("api/text-to-image", "api/image-to-image"),
+    ):
+        assert f"curl {suite.address}/{path} -H 'Authorization: Bearer {key}' \\" in suite.output
 
 
 def test_no_key_no_answer(suite: SuiteProcess) -> None:
@@ -107,7 +111,7 @@ def test_ctrl_c_stops_everything_and_the_next_start_keeps_the_key(tmp_path: Path
         assert len(family) == 1 + len(MODEL_SERVICES)
         first.interrupt()
         assert first.wait() == 0
-        assert "atrium  | stopped" in first.output
+        assert re.search(r"^atrium +\| stopped$", first.output, re.M)
         assert not [each for each in family if each.is_running()]
     check_ports(ports)
 
@@ -144,7 +148,7 @@ def test_nothing_outlives_a_killed_launcher(tmp_path: Path) -> None:
 
 def test_ctrl_c_before_it_is_ready_leaves_nothing(tmp_path: Path) -> None:
     with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=free_ports()) as running:
-        running.until(r"^(llm|stt|tts) +\|")
+        running.until(rf"^({'|'.join(MODEL_SERVICES)}) +\|")
         family = running.family()
         assert family
         running.interrupt()

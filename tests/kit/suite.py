@@ -22,22 +22,11 @@ import psutil
 from typer.testing import CliRunner
 
 from atrium_gateway.cli.app import app
+from scripts.launcher.options import DEFAULT_PORTS
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / ".atrium" / "models"
 """Weights are shared with `make run`, so that they are fetched once."""
-
-_PORTS = (
-    "ATRIUM_GATEWAY_PORT",
-    "ATRIUM_GATEWAY_ADMISSION_PORT",
-    "ATRIUM_GATEWAY_METRICS_PORT",
-    "ATRIUM_LLM_PORT",
-    "ATRIUM_LLM_METRICS_PORT",
-    "ATRIUM_STT_PORT",
-    "ATRIUM_STT_METRICS_PORT",
-    "ATRIUM_TTS_PORT",
-    "ATRIUM_TTS_METRICS_PORT",
-)
 
 
 def free_ports(count: int) -> list[int]:
@@ -79,7 +68,7 @@ class Suite:
         return f"127.0.0.1:{self.ports[f'ATRIUM_{service.upper()}_PORT']}"
 
     def process(self, name: str) -> psutil.Process:
-        """The process of a part of the suite: gateway, llm, stt or tts."""
+        """The process of a part of the suite: the gateway or a model service."""
         for child in psutil.Process(self.launcher).children(recursive=True):
             command = child.cmdline()
             if command[-2:] == ["-m", f"atrium_{name}"]:
@@ -117,7 +106,7 @@ def running_suite(
 
     `services` are those to start beside the gateway, with commas; all if not given.
     """
-    ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+    ports = dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS)), strict=True))
     variables = {
         **os.environ,
         "ATRIUM_MODELS_DIR": str(MODELS),
