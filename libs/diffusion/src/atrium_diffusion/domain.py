@@ -218,7 +218,10 @@ def counted(pixel_steps: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLimits:
-    """Sizes and steps that a model takes; mirrors `atrium.common.v1.ImageModelLimits`."""
+    """Sizes and steps that a model takes; mirrors `atrium.common.v1.ImageModelLimits`.
+
+    `default_scheduler` is ``None``, and the other defaults 0, where a provider does not say.
+    """
 
     model: str
     native_width: int
@@ -228,7 +231,7 @@ class ModelLimits:
     max_pixels: int
     default_steps: int
     default_guidance_scale: float
-    default_scheduler: SchedulerKind
+    default_scheduler: SchedulerKind | None
     loras: tuple[str, ...] = ()
 
 
