@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from atrium_common.catalogue import Catalogue, CatalogueError, FolderSource, PackageSource
+from atrium_common.catalogue import Catalogue, CatalogueError, FolderSource, HubSource
 from atrium_common.domain import Capability
 from atrium_common.errors import NotFound
 
@@ -51,6 +51,9 @@ def test_what_is_not_there_is_named(
 
 
 BASE = "models: [{id: one, service: llm, capabilities: [chat], engine: fake%s}]"
+ONE = "{id: one, service: llm, capabilities: [chat, embedding], engine: fake, aliases: [uno]}"
+SHARER = "{id: two, service: stt, capabilities: [embedding], engine: fake, aliases: [uno]}"
+LORA = "{id: %s, kind: lora, models: [%s]}"
 DIGEST = "a" * 64
 
 
@@ -63,6 +66,13 @@ DIGEST = "a" * 64
         (BASE % ", colour: red", "colour"),
         (BASE % ", aliases: [one]", "stands for two models"),
         (BASE % ", route: [two]", "one: route (models to fall back to) is not supported yet"),
+        (f"models: [{ONE}, {ONE}]", "the name 'one' stands for two entries"),
+        (BASE % ", aliases: [uno, uno]", "the name 'uno' stands for two models"),
+        (f"models: [{ONE}, {SHARER}]", "the name 'uno' stands for two models"),
+        (f"models: [{ONE}]\nadapters: [{LORA % ('one', 'one')}]", "stands for two entries"),
+        (f"models: [{ONE}]\nadapters: [{LORA % ('uno', 'one')}]", "stands for two models"),
+        (f"models: [{ONE}]\nadapters: [{LORA % ('two', 'uno')}]", "two: there is no model 'uno'"),
+        (f"models: [{ONE}]\nadapters: [{LORA % ('two', '')}]", "adapters.0.models"),
         (BASE % ", digest: abc", "digest"),
         (BASE % ", price: {image: -1}", "price.image"),
         (BASE % ", sources: [{kind: elsewhere}]", "sources.0"),
@@ -109,13 +119,48 @@ def test_folders_are_relative_to_the_catalogue(tmp_path: Path) -> None:
     assert source.path == tmp_path / "weights" / "one"
 
 
+PICTURES = """
+models:
+  - {id: draws, service: text2image, capabilities: [text-to-image], engine: fake, aliases: [both]}
+  - {id: edits, service: img2img, capabilities: [image-to-image], engine: fake, aliases: [both]}
+adapters:
+  - {id: first, kind: lora, models: [draws, edits], sources: [{kind: folder, path: a}]}
+  - {id: second, kind: lora, models: [edits], sources: [{kind: folder, path: b}]}
+"""
+
+
+def test_models_that_do_different_things_share_an_alias(tmp_path: Path) -> None:
+    catalogue = load(tmp_path, PICTURES)
+    assert catalogue.resolve("both", Capability.TEXT_TO_IMAGE).id == "draws"
+    assert catalogue.resolve("both", Capability.IMAGE_TO_IMAGE).id == "edits"
+    with pytest.raises(NotFound, match="does not offer chat"):
+        catalogue.resolve("both", Capability.CHAT)
+
+
+def test_adapters_belong_to_their_models(tmp_path: Path) -> None:
+    catalogue = load(tmp_path, PICTURES)
+    assert [adapter.id for adapter in catalogue.adapters_of("draws")] == ["first"]
+    assert [adapter.id for adapter in catalogue.adapters_of("edits")] == ["first", "second"]
+    assert [entry.id for entry in catalogue.with_files()] == ["first", "second"]
+    assert [entry.id for entry in catalogue.with_files("text2image")] == ["first"]
+    assert catalogue.with_files("stt") == []
+    (source,) = catalogue.adapters[0].sources
+    assert isinstance(source, FolderSource)
+    assert source.path == tmp_path / "a"
+
+
 @pytest.mark.parametrize("path", sorted(MODELS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_catalogues_that_we_ship_hold(path: Path) -> None:
     assert list(Catalogue.load(path))
 
 
 def test_the_starter_catalogue_needs_no_hub() -> None:
-    for entry in Catalogue.load(MODELS / "starter.yaml"):
-        assert any(isinstance(source, PackageSource) for source in entry.sources)
-        assert any(file.sha256 == entry.digest for file in entry.sources[0].files)
+    catalogue = Catalogue.load(MODELS / "starter.yaml")
+    for entry in catalogue.with_files():
+        first = entry.sources[0]
+        assert not isinstance(first, HubSource)
+        assert any(file.sha256 == entry.digest for file in first.files)
         assert not entry.accept_license
+        if isinstance(first, FolderSource):
+            assert first.path.is_relative_to(MODELS), "it comes with the suite"
+    assert {entry.id for entry in catalogue} == {entry.id for entry in catalogue.with_files()}

@@ -16,6 +16,7 @@ from types import ModuleType
 import pytest
 
 from atrium_common.catalogue import (
+    AdapterEntry,
     FolderSource,
     HubSource,
     ModelEntry,
@@ -343,6 +344,40 @@ def test_what_the_hub_refuses_is_told(
     assert nothing_is_left(tmp_path / "models")
 
 
+def test_entries_of_the_same_files_share_them(installed: Path, tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    store = WeightStore(root, cache=tmp_path / "cache")
+    drawing, editing = entry(package()), entry(package(), id="tiny-edit")
+    assert store.locate(editing) is None
+    folder = store.ensure(drawing)
+    assert store.ensure(editing) == store.locate(editing) == folder
+    assert not (root / "tiny-edit").exists()
+    derived = store.derive(editing, "bf16", lambda weights, out: None)
+    assert derived.is_relative_to(tmp_path / "cache" / "tiny-edit")
+    (folder / "model.bin").write_bytes(b"damaged")
+    assert store.ensure(editing).is_relative_to(root / "tiny-edit")
+
+
+def test_adapters_are_kept_like_models(installed: Path, tmp_path: Path) -> None:
+    store = WeightStore(tmp_path / "models")
+    adapter = AdapterEntry(id="style", kind="lora", models=("tiny",), sources=(package(),))
+    assert store.locate(adapter) is None
+    assert store.ensure(adapter) == store.locate(adapter)
+    strict = adapter.model_copy(update={"accept_license": True, "license": "Strict-1.0"})
+    with pytest.raises(WeightsError, match="style: read its licence"):
+        store.ensure(strict)
+
+
+def test_a_folder_that_differs_from_its_digests_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "style.safetensors").write_bytes(SMALL)
+    listed = WeightFile(name="style.safetensors", sha256=hashlib.sha256(BIG).hexdigest())
+    source = FolderSource(kind="folder", path=tmp_path, files=(listed,))
+    adapter = AdapterEntry(id="style", kind="lora", models=("tiny",), sources=(source,))
+    with pytest.raises(WeightsError, match=r"style\.safetensors has digest") as failure:
+        WeightStore(tmp_path / "models").ensure(adapter)
+    assert failure.value.reason == "BAD_DIGEST"
+
+
 def test_a_licence_must_be_accepted_first(installed: Path, tmp_path: Path) -> None:
     store = WeightStore(tmp_path / "models")
     asked = entry(package(), accept_license=True, license="Strict-1.0")
@@ -423,6 +458,14 @@ models:
     service: llm
     capabilities: [chat]
     engine: fake
+adapters:
+  - id: style
+    kind: lora
+    models: [tiny]
+    sources:
+      - kind: folder
+        path: styles
+        files: [{{name: style.safetensors}}]
 """
 
 
@@ -439,5 +482,11 @@ def test_the_command_fetches_and_fails_in_one_line(
     assert last.startswith("error: tiny: part has digest")
     assert main([*command, "--service", "stt"]) == 0
     catalogue.write_text(CATALOGUE.format(digest=hashlib.sha256(BIG[:300_000]).hexdigest()))
+    styles = tmp_path / "styles"
+    assert main(command) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert told[-2:] == ["tiny: ready", f"error: style: {styles} lacks files of style"]
+    styles.mkdir()
+    (styles / "style.safetensors").write_bytes(SMALL)
     assert main(command) == 0
-    assert capsys.readouterr().err.splitlines()[-1] == "tiny: ready"
+    assert capsys.readouterr().err.splitlines()[-2:] == ["tiny: ready", "style: ready"]

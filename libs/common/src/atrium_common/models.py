@@ -41,7 +41,7 @@ class ModelBoard:
         return self._snapshot
 
     def find(self, name: str) -> ModelInfo | None:
-        """Returns the model with this id or alias."""
+        """Returns the model with this id or alias; the first, if they share an alias."""
         for model in self.models():
             if name == model.id or name in model.aliases:
                 return model

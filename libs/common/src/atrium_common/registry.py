@@ -17,6 +17,7 @@ def make_engine(
     entries: Sequence[ModelEntry],
     *,
     store: WeightStore,
+    **more: object,
 ) -> object:
     """Imports an engine and makes it for its models; loads nothing yet.
 
@@ -26,6 +27,7 @@ def make_engine(
         name: The engine.
         entries: Its models; at least one.
         store: The weights.
+        **more: Further keywords that every engine of the table takes, e.g. `adapters`.
 
     Raises:
         CatalogueError: No such engine, its libraries are not installed, or an option
@@ -37,7 +39,8 @@ def make_engine(
         raise CatalogueError(f"{first}: no engine {name!r}; known: {', '.join(table)}")
     module, _, attribute = target.partition(":")
     try:
-        made: object = getattr(importlib.import_module(module), attribute)(entries, store=store)
+        engine_class = getattr(importlib.import_module(module), attribute)
+        made: object = engine_class(entries, store=store, **more)
     except ModuleNotFoundError as error:
         raise CatalogueError(
             f"{first}: the engine {name!r} needs {error.name!r}; install atrium-{service}[{name}]"

@@ -9,7 +9,8 @@ Engines ask `WeightStore.locate` for their files; `python -m atrium_common.weigh
                                                   conversion; see `WeightStore.cache`
     <root>/.staging/                              fetches under way; never read
 
-The fingerprint follows from the files' digests, so changed weights are another folder.
+The fingerprint follows from the files' digests, so changed weights are another folder, and
+entries of the same files share one.
 A folder appears by one rename: what is there is whole.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m atrium_common.weights ensure`: fetches the models of a catalogue.
+"""`python -m atrium_common.weights ensure`: fetches the models and adapters of a catalogue.
 
 `make run` calls it before it starts the services; on a terminal it draws progress, in a
 log it prints lines. Every failure is one line, and the exit status is then 1.
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from atrium_common.catalogue import Catalogue, ModelEntry
+from atrium_common.catalogue import Catalogue, Entry
 from atrium_common.errors import AtriumError
 from atrium_common.weights.progress import Progress, Report
 from atrium_common.weights.store import WeightStore
@@ -29,11 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         _say(f"error: {err.message}")
         return 1
     store = WeightStore(options.models_dir)
-    entries = [
-        entry
-        for entry in catalogue.models
-        if entry.sources and options.service in (None, entry.service)
-    ]
+    entries = catalogue.with_files(options.service or ())
     with _reporter(entries) as report:
         failures = [line for entry in entries if (line := _ensure(store, entry, report))]
     for line in failures:
@@ -41,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failures else 0
 
 
-def _ensure(store: WeightStore, entry: ModelEntry, report: Report) -> str | None:
-    """Fetches one model; returns what went wrong, in one line."""
+def _ensure(store: WeightStore, entry: Entry, report: Report) -> str | None:
+    """Fetches one entry; returns what went wrong, in one line."""
     try:
         store.ensure(entry, report)
     except AtriumError as err:
@@ -62,12 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     ensure = commands.add_parser("ensure", help="fetch the models that are missing, checked")
     ensure.add_argument("--catalogue", type=Path, required=True, help="catalogue file (YAML)")
     ensure.add_argument("--models-dir", type=Path, required=True, help="where models are kept")
-    ensure.add_argument("--service", help="only this service's models, e.g. llm")
+    ensure.add_argument(
+        "--service", action="append", help="only this service's models, e.g. llm; repeat"
+    )
     return parser
 
 
 @contextmanager
-def _reporter(entries: list[ModelEntry]) -> Iterator[Report]:
+def _reporter(entries: list[Entry]) -> Iterator[Report]:
     """Gives bars on a terminal where `rich` is installed, else lines."""
     if sys.stderr.isatty():
         try:

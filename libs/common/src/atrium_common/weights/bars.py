@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn
 from rich.progress import Progress as Bars
 
-from atrium_common.catalogue import ModelEntry
+from atrium_common.catalogue import Entry
 from atrium_common.weights.progress import Progress, Report
 
 
 @contextmanager
-def bars(entries: Sequence[ModelEntry]) -> Iterator[Report]:
-    """Draws one bar per model while the block runs."""
+def bars(entries: Sequence[Entry]) -> Iterator[Report]:
+    """Draws one bar per entry while the block runs."""
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(),

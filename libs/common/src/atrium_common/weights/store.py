@@ -1,10 +1,10 @@
 """The folder of weights on this machine. Engines locate files in it, the CLI fills it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from atrium_common.catalogue import FolderSource, ModelEntry, Source
+from atrium_common.catalogue import Entry, FolderSource, Source
 from atrium_common.weights.errors import WeightsError, disk_errors
 from atrium_common.weights.fetch import Meter, check, fetch
 from atrium_common.weights.manifest import Manifest
@@ -31,7 +31,7 @@ class WeightStore:
         self._root = root.absolute()
         self._cache = (cache or root).absolute()
 
-    def locate(self, entry: ModelEntry) -> Path | None:
+    def locate(self, entry: Entry) -> Path | None:
         """Returns the folder with the entry's files, or ``None`` if it is not there.
 
         Sources are tried in order. Normally this reads a manifest and no weights; files
@@ -40,7 +40,7 @@ class WeightStore:
         found = self._find(entry)
         return None if found is None else found[1]
 
-    def ensure(self, entry: ModelEntry, report: Report = silent) -> Path:
+    def ensure(self, entry: Entry, report: Report = silent) -> Path:
         """Returns the folder with the entry's files, and fetches them if need be.
 
         Sources are tried in order; the first that works is taken. An operator's folder
@@ -66,7 +66,7 @@ class WeightStore:
         report(Progress(entry.id, "ready"))
         return folder
 
-    def verify(self, entry: ModelEntry) -> bool:
+    def verify(self, entry: Entry) -> bool:
         """Reads every byte of the entry's files; false if any changed or is missing."""
         found = self._find(entry)
         if found is None:
@@ -81,14 +81,14 @@ class WeightStore:
             return True
         return manifest.holds(folder, thoroughly=True)
 
-    def cached(self, entry: ModelEntry, name: str) -> Path | None:
+    def cached(self, entry: Entry, name: str) -> Path | None:
         """Returns what `derive` made under this name, or ``None``."""
         if self._find(entry) is None:
             return None
         target = self.cache_dir(entry, name)
         return target if target.is_dir() else None
 
-    def derive(self, entry: ModelEntry, name: str, build: Callable[[Path, Path], None]) -> Path:
+    def derive(self, entry: Entry, name: str, build: Callable[[Path, Path], None]) -> Path:
         """Returns a folder that is made from the entry's files once, and then kept.
 
         Args:
@@ -109,30 +109,40 @@ class WeightStore:
             publish(folder, target, is_good=target.is_dir)
         return target
 
-    def cache_dir(self, entry: ModelEntry, name: str) -> Path:
+    def cache_dir(self, entry: Entry, name: str) -> Path:
         """Returns where `derive` keeps a folder; changed weights are another place."""
         if not _CACHE_NAME.fullmatch(name):
             raise ValueError(f"not a cache name: {name!r}")
         source, _ = self._found(entry)
         return self._cache / entry.id / f"{source.fingerprint}-{name}"
 
-    def _find(self, entry: ModelEntry) -> tuple[Source, Path] | None:
+    def _find(self, entry: Entry) -> tuple[Source, Path] | None:
         for source in entry.sources:
-            folder = self._folder(entry, source)
-            if self._is_there(source, folder):
-                return source, folder
+            for folder in self._folders(entry, source):
+                if self._is_there(source, folder):
+                    return source, folder
         return None
 
-    def _found(self, entry: ModelEntry) -> tuple[Source, Path]:
+    def _found(self, entry: Entry) -> tuple[Source, Path]:
         found = self._find(entry)
         if found is None:
             raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")
         return found
 
-    def _folder(self, entry: ModelEntry, source: Source) -> Path:
+    def _folder(self, entry: Entry, source: Source) -> Path:
         if isinstance(source, FolderSource):
             return source.path
         return self._root / entry.id / source.fingerprint
+
+    def _folders(self, entry: Entry, source: Source) -> Iterator[Path]:
+        """Gives the places where the source's files may be, the entry's own first.
+
+        An entry of the same files has a folder of the same fingerprint, so that a model
+        which serves two capabilities under two ids is on the disk once.
+        """
+        yield self._folder(entry, source)
+        if not isinstance(source, FolderSource):
+            yield from sorted(self._root.glob(f"*/{source.fingerprint}"))
 
     def _is_there(self, source: Source, folder: Path) -> bool:
         if isinstance(source, FolderSource):
@@ -140,7 +150,7 @@ class WeightStore:
         manifest = Manifest.read(folder)
         return manifest is not None and manifest.holds(folder)
 
-    def _fetch(self, entry: ModelEntry, report: Report) -> Path:
+    def _fetch(self, entry: Entry, report: Report) -> Path:
         """Tries the sources in order."""
         first: WeightsError | None = None
         for source in entry.sources:
@@ -150,7 +160,7 @@ class WeightStore:
                 first = first or err
         raise first or WeightsError(f"{entry.id} has no sources", reason="NO_SOURCE")
 
-    def _fetch_from(self, entry: ModelEntry, source: Source, report: Report) -> Path:
+    def _fetch_from(self, entry: Entry, source: Source, report: Report) -> Path:
         target = self._folder(entry, source)
         if isinstance(source, FolderSource):
             raise WeightsError(f"{target} lacks files of {entry.id}", reason="MISSING_FILE")

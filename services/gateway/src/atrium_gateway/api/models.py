@@ -72,7 +72,7 @@ async def list_models(exchange: Exchange) -> None:
 
 
 async def retrieve_model(exchange: Exchange) -> None:
-    """Shows one model, named by its id or an alias."""
+    """Shows one model, named by its id or an alias; the first, if they share an alias."""
     await exchange.authenticate()
     name = exchange.path_params["model"]
     for entry in _offered(exchange.gateway):
