@@ -1,7 +1,6 @@
 """The pixel judge accepts what was rendered and refuses everything else."""
 
 from dataclasses import replace
-from random import Random
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from atrium_diffusion.testing.shapes import (
     random_scene,
     recoloured,
     render,
+    seeded,
     several,
     varied_caption,
 )
@@ -26,7 +26,7 @@ SCENES = 300
 
 
 def test_rendered_scenes_are_accepted() -> None:
-    random = Random(1)
+    random = seeded(1)
     scenes = [random_scene(random) for _ in range(SCENES)]
     right = sum(judge(render(scene, random), scene).right for scene in scenes)
     assert right >= 0.99 * SCENES
@@ -34,7 +34,7 @@ def test_rendered_scenes_are_accepted() -> None:
 
 @pytest.mark.parametrize("prompt", PLAIN_SCENES)
 def test_the_plain_scenes_are_accepted(prompt: str) -> None:
-    verdict = judge(render(PLAIN_SCENES[prompt], Random(2)), PLAIN_SCENES[prompt])
+    verdict = judge(render(PLAIN_SCENES[prompt], seeded(2)), PLAIN_SCENES[prompt])
     assert verdict.right
     assert verdict.fit > 0.75
 
@@ -56,7 +56,7 @@ def test_there_are_sixty_plain_prompts_with_the_well_known_ones() -> None:
     ],
 )
 def test_what_is_wrong_is_named(shown: Scene, wrong: set[str]) -> None:
-    verdict = judge(render(shown, Random(3)), several(1, "red", "circle"))
+    verdict = judge(render(shown, seeded(3)), several(1, "red", "circle"))
     aspects = ("background", "count", "colours", "shapes")
     assert {aspect for aspect in aspects if not getattr(verdict, aspect)} == wrong
     assert not verdict.right
@@ -65,7 +65,7 @@ def test_what_is_wrong_is_named(shown: Scene, wrong: set[str]) -> None:
 def test_a_scene_is_no_other() -> None:
     """Of 60 plain scenes each picture is accepted for one."""
     for prompt, scene in PLAIN_SCENES.items():
-        picture = render(scene, Random(4))
+        picture = render(scene, seeded(4))
         others = [other for other in PLAIN_SCENES.values() if other != scene]
         assert not any(judge(picture, other).right for other in others[::12]), prompt
 
@@ -73,7 +73,7 @@ def test_a_scene_is_no_other() -> None:
 def test_two_colours_of_a_pair_are_not_to_be_swapped_between_shapes() -> None:
     asked = Scene(figures=(Figure("red", "circle"), Figure("blue", "star")))
     swapped = Scene(figures=(Figure("blue", "circle"), Figure("red", "star")))
-    assert not judge(render(swapped, Random(5)), asked).right
+    assert not judge(render(swapped, seeded(5)), asked).right
 
 
 def test_blank_and_noisy_pictures_are_refused() -> None:
@@ -87,19 +87,19 @@ def test_blank_and_noisy_pictures_are_refused() -> None:
 def test_pictures_are_read_at_any_size_and_as_arrays() -> None:
     scene = several(3, "green", "star")
     for side in (96, 200, 256):
-        picture = render(scene, Random(7), side=side)
+        picture = render(scene, seeded(7), side=side)
         assert judge(picture, scene).right
         assert judge(np.asarray(picture), scene).right
 
 
 def test_a_twin_has_the_silhouette_and_other_colours() -> None:
-    random = Random(8)
+    random = seeded(8)
     for seed in range(40):
         scene = replace(random_scene(random), background="white")
         if any(figure.colour == "white" for figure in scene.figures):
             continue
         twin = recoloured(scene, random)
-        pictures = render(scene, Random(seed)), render(twin, Random(seed))
+        pictures = render(scene, seeded(seed)), render(twin, seeded(seed))
         assert judge(pictures[1], twin).right
         assert not {each.colour for each in scene.figures} & {
             each.colour for each in twin.figures if len(set(scene.figures)) == 1
@@ -108,13 +108,13 @@ def test_a_twin_has_the_silhouette_and_other_colours() -> None:
 
 
 def test_silhouettes_tell_shapes_apart() -> None:
-    circle, star = (render(several(1, "red", shape), Random(9)) for shape in ("circle", "star"))
+    circle, star = (render(several(1, "red", shape), seeded(9)) for shape in ("circle", "star"))
     assert silhouette_iou(circle, circle) == 1.0
     assert silhouette_iou(circle, star) < 0.6
 
 
 def test_captions_name_what_is_seen() -> None:
-    random = Random(10)
+    random = seeded(10)
     for _ in range(SCENES):
         scene = random_scene(random)
         for words in (caption(scene), varied_caption(scene, random)):

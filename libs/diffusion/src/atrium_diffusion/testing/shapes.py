@@ -53,6 +53,11 @@ _FINER = 2
 """Pictures are drawn this much larger, then averaged: smooth edges."""
 
 
+def seeded(seed: int | str) -> Random:
+    """Chance that repeats: what `render` and `random_scene` draw from."""
+    return Random(seed)  # noqa: S311 - pictures, no secrets
+
+
 class Size(StrEnum):
     """How large a single figure is asked to be; its radius and its play in `_SIZES`."""
 
