@@ -1,10 +1,12 @@
 # One target per job; CI runs exactly these (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint type protos lock bench clean test-vllm test-xtts
+.PHONY: help install weights run test test-main test-xtts test-vllm lint type protos lock bench clean
 
 BIN := .venv/bin
 PACKAGES := libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples
 TEST_ARGS ?=
+# Two workers; conftest.py says which tests stay together. Chosen tests run in one process.
+TEST_WORKERS ?= -n 2 --dist loadgroup --no-loadscope-reorder --durations 15
 RUN_ARGS ?=
 
 help:  ## Show this help
@@ -16,10 +18,16 @@ install:  ## Make the environment in .venv (ATRIUM_TORCH_INDEX: an index of CPU 
 run: install  ## Start the whole suite on this machine (RUN_ARGS="--help" lists the options)
 	@$(BIN)/python scripts/run.py $(RUN_ARGS)
 
+weights: install  ## Fetch the starter models
+	@$(BIN)/python -m atrium_common.weights ensure --catalogue models/starter.yaml \
+	  --models-dir .atrium/models
+
 # Tests that TEST_ARGS choose are those of .venv; XTTS has an environment of its own.
-test: install $(if $(TEST_ARGS),,test-xtts)  ## Run every test but the vLLM engine's (TEST_ARGS="-k stt" chooses)
+test: $(if $(TEST_ARGS),,test-xtts) test-main  ## Run every test but the vLLM engine's (TEST_ARGS="-k stt" chooses)
+
+test-main: install $(if $(TEST_ARGS),,weights)  ## Run the tests of .venv
 	@scripts/test_tools.sh
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest $(or $(TEST_ARGS),$(TEST_WORKERS))
 
 lint: install  ## Check format, style, types, layers and the wire
 	$(BIN)/ruff check

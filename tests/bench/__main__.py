@@ -4,9 +4,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import gateway, models, speech
+from tests.bench import gateway, models, pictures, speech
 
-SECTIONS = {"gateway": gateway.run, "models": models.run, "speech": speech.run}
+SECTIONS = {
+    "gateway": gateway.run,
+    "models": models.run,
+    "speech": speech.run,
+    "pictures": pictures.run,
+}
 
 if __name__ == "__main__":
     chosen = sys.argv[1:] or list(SECTIONS)

@@ -90,10 +90,12 @@ class Worker:
 
 
 @contextmanager
-def worker(*arguments: str, environment: dict[str, str]) -> Iterator[Worker]:
-    """Starts ``alone.py`` and waits until its model is loaded."""
+def worker(
+    *arguments: str, environment: dict[str, str], script: str = "alone.py"
+) -> Iterator[Worker]:
+    """Starts a script of this folder and waits until its model is loaded."""
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "alone.py"), *arguments],
+        [sys.executable, str(HERE / script), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
