@@ -349,6 +349,7 @@ class ImageRecord(message.Message):
     MASK_DIGEST_FIELD_NUMBER: builtins.int
     DETERMINISTIC_FIELD_NUMBER: builtins.int
     UNUSUAL_SIZE_FIELD_NUMBER: builtins.int
+    SCHEDULE_STEPS_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Catalogue id of the model."""
     model_digest: builtins.str
@@ -366,11 +367,11 @@ class ImageRecord(message.Message):
     seed: builtins.int
     """The seed of this picture."""
     steps: builtins.int
-    """Steps taken."""
+    """Steps taken; for an edit fewer than schedule_steps, by its strength."""
     guidance_scale: builtins.float
     """Guidance that was applied."""
     scheduler: Scheduler.ValueType
-    """Scheduler that was used; never UNSPECIFIED."""
+    """Scheduler that was used; UNSPECIFIED where an outside provider does not say."""
     strength: builtins.float
     """Strength of an edit, 0 to 1; 0 for a picture from text."""
     source_digest: builtins.str
@@ -381,6 +382,8 @@ class ImageRecord(message.Message):
     """True if it was computed in a batch of its own."""
     unusual_size: builtins.bool
     """True if the size is not one that the model was trained on."""
+    schedule_steps: builtins.int
+    """Steps of the whole noise range, as asked for."""
     @builtins.property
     def loras(self) -> containers.RepeatedCompositeFieldContainer[AppliedLora]:
         """Adapters that were applied."""
@@ -405,10 +408,11 @@ class ImageRecord(message.Message):
         mask_digest: builtins.str = ...,
         deterministic: builtins.bool = ...,
         unusual_size: builtins.bool = ...,
+        schedule_steps: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["deterministic", b"deterministic", "engine", b"engine", "guidance_scale", b"guidance_scale", "height", b"height", "loras", b"loras", "mask_digest", b"mask_digest", "model", b"model", "model_digest", b"model_digest", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "scheduler", b"scheduler", "seed", b"seed", "source_digest", b"source_digest", "steps", b"steps", "strength", b"strength", "unusual_size", b"unusual_size", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["deterministic", b"deterministic", "engine", b"engine", "guidance_scale", b"guidance_scale", "height", b"height", "loras", b"loras", "mask_digest", b"mask_digest", "model", b"model", "model_digest", b"model_digest", "negative_prompt", b"negative_prompt", "prompt", b"prompt", "schedule_steps", b"schedule_steps", "scheduler", b"scheduler", "seed", b"seed", "source_digest", b"source_digest", "steps", b"steps", "strength", b"strength", "unusual_size", b"unusual_size", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -458,7 +462,7 @@ class ImageStart(message.Message):
     size: builtins.int
     """Bytes that follow."""
     withheld: WithheldReason.ValueType
-    """Set if it is withheld: then size is 0 and no bytes follow. It is charged."""
+    """Set if it is withheld: then size is 0 and its end follows at once. It is charged."""
     @builtins.property
     def record(self) -> ImageRecord:
         """What made it."""
@@ -563,7 +567,7 @@ class ImageModelLimits(message.Message):
     default_guidance_scale: builtins.float
     """Guidance where none is given."""
     default_scheduler: Scheduler.ValueType
-    """Scheduler where none is given."""
+    """Scheduler where none is given; UNSPECIFIED where an outside provider does not say."""
     @builtins.property
     def loras(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Catalogue ids of the LoRAs that fit it."""

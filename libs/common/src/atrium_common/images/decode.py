@@ -1,0 +1,175 @@
+"""An uploaded picture to pixels, or a refusal by name, bounded before anything is decoded.
+
+Services call this before a request waits for its engine, in a thread.
+
+- Only PNG, JPEG and WebP of one frame are taken, by their content; nothing in a file is
+  executed, and nothing but pixels, transparency, profile and orientation is read of it.
+- Bytes, sides and pixels are bounded by what the header says, before memory is spent.
+- What follows the picture in its file (an archive, a film, a gain map) is left out of
+  account, as viewers do: phones append such things, and nothing of a file but its pixels
+  goes on from here, so that an appended archive goes nowhere.
+- A file that ends too early, or whose checksums do not hold, is refused.
+- The orientation in its metadata is applied, colours become sRGB (`colour.py`).
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from atrium_common.errors import MediaError
+from atrium_common.images.colour import to_srgb
+from atrium_common.images.jpeg import MAX_SCANS, count_scans
+from atrium_common.images.pixels import Alpha, Pixels, Size, size_of
+from atrium_common.images.sniff import JPEG, PNG, WEBP, name_format
+
+# The classes themselves: `Image.open` makes several pictures of a JPEG with an appendix.
+_READERS: dict[str | None, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    PNG: PngImageFile,
+    JPEG: JpegImageFile,
+    WEBP: WebPImageFile,
+}
+# What Pillow raises for files that are damaged on purpose, found by trying.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+    zlib.error,
+)
+# What is done to rows and columns to bring each EXIF orientation upright.
+_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLimits:
+    """What is decoded at most.
+
+    Attributes:
+        max_bytes: Of the file.
+        max_pixels: Width times height.
+        max_side: Pixels of the longer side.
+    """
+
+    max_bytes: int = 32 * 1024**2
+    max_pixels: int = 64_000_000
+    max_side: int = 32_768
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """A picture as it is to be seen: upright, in sRGB.
+
+    Attributes:
+        pixels: Its colours, shape (height, width, 3).
+        alpha: How opaque it is, shape (height, width); ``None`` if all of it is.
+        format: ``"PNG"``, ``"JPEG"`` or ``"WebP"``.
+    """
+
+    pixels: Pixels
+    alpha: Alpha | None
+    format: str
+
+    @property
+    def size(self) -> Size:
+        """Width and height, upright."""
+        return size_of(self.pixels)
+
+    def opaque(self, background: tuple[int, int, int] = (255, 255, 255)) -> Pixels:
+        """Returns its colours with `background` behind what is transparent."""
+        if self.alpha is None:
+            return self.pixels
+        behind = Image.new("RGB", self.size, background)
+        return np.array(
+            Image.composite(Image.fromarray(self.pixels), behind, Image.fromarray(self.alpha))
+        )
+
+
+def read_picture(source: Path | bytes, *, limits: ImageLimits, field: str) -> Picture:
+    """Decodes an upload.
+
+    Args:
+        source: The file, or its bytes.
+        limits: What is taken.
+        field: Names the upload in refusals.
+
+    Raises:
+        MediaError: It is over a limit, of a format that is not taken, animated, or
+            damaged.
+    """
+    data = _bytes(source, limits, field)
+    name = name_format(data)
+    reader = _READERS.get(name)
+    if reader is None:
+        what = f"a file of the format {name}" if name else "no picture that is known"
+        raise MediaError(f"The upload is {what}; PNG, JPEG and WebP are taken.", field=field)
+    try:
+        with reader(io.BytesIO(data)) as image:
+            _check(image, limits, field)
+            if name == JPEG and count_scans(data) > MAX_SCANS:
+                raise MediaError(f"The JPEG has over {MAX_SCANS} scans.", field=field)
+            image.load()
+            pixels, alpha = to_srgb(image)
+            turn = _UPRIGHT.get(_orientation(image), lambda upright: upright)
+    except Image.DecompressionBombError as err:
+        raise _too_large(limits, field) from err
+    except _DAMAGE as err:
+        raise MediaError(f"The {name} file is cut or damaged.", field=field) from err
+    return Picture(
+        pixels=np.ascontiguousarray(turn(pixels)),
+        alpha=None if alpha is None else np.ascontiguousarray(turn(alpha)),
+        format=name or "",
+    )
+
+
+def _bytes(source: Path | bytes, limits: ImageLimits, field: str) -> bytes:
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if size > limits.max_bytes:
+        raise MediaError(f"The upload has more than {limits.max_bytes} bytes.", field=field)
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
+def _check(image: ImageFile.ImageFile, limits: ImageLimits, field: str) -> None:
+    """Refuses what its header says, before it is decoded."""
+    size = Size(*image.size)
+    if max(size) > limits.max_side or size.pixels > limits.max_pixels:
+        raise _too_large(limits, field)
+    if getattr(image, "n_frames", 1) > 1:
+        raise MediaError("The upload is animated; pictures of one frame are taken.", field=field)
+
+
+def _too_large(limits: ImageLimits, field: str) -> MediaError:
+    return MediaError(
+        f"The picture is too large: at most {limits.max_pixels} pixels are taken, "
+        f"{limits.max_side} to a side.",
+        field=field,
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    """Reads the EXIF orientation, 1 to 8; 1 (upright) if there is none that makes sense."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except _DAMAGE:
+        return 1  # a picture whose metadata is damaged is shown as it is, as browsers do
+    return value if isinstance(value, int) else 1
