@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -64,7 +65,7 @@ class _Model:
     planner: Planner
 
 
-class FakePictureEngine:
+class FakeEngine:
     """Draws squares; meets `PictureEngine`.
 
     Attributes:
@@ -162,8 +163,9 @@ class FakePictureEngine:
         self.drawn.append(plan)
         self.running += 1
         try:
-            async for event in self._draw(plan, model.options):
-                yield event
+            async with aclosing(self._draw(plan, model.options)) as events:
+                async for event in events:
+                    yield event
         finally:
             self.running -= 1
 
