@@ -3,7 +3,7 @@
     python examples/draw.py "three green stars" --out stars.png
     python examples/draw.py "three red stars" --edit stars.png --out red.png
 
-Views are kept beside the picture (``stars-1.png``, ``stars-2.png``). Everything goes through
+Views are kept beside the picture (``stars-1.jpg``, ``stars-2.jpg``). Everything goes through
 the gateway by the official client (``pip install openai``), so the same program draws with
 any server of OpenAI's interface that streams pictures.
 """
@@ -47,7 +47,7 @@ def draw(client: OpenAI, options: argparse.Namespace) -> None:
     for event in events(client, options):
         out: Path = options.out
         if event.type in ("image_generation.partial_image", "image_edit.partial_image"):
-            out = out.with_stem(f"{out.stem}-{event.partial_image_index + 1}")
+            out = out.with_name(f"{out.stem}-{event.partial_image_index + 1}.jpg")
         out.write_bytes(base64.b64decode(event.b64_json))
         print(f"{out} after {time.perf_counter() - began:.2f} s")
 
