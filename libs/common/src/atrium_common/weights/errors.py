@@ -13,7 +13,8 @@ class WeightsError(Unavailable):
 
     The message is one line that says what to do. `reason` is one of ``NO_NETWORK``,
     ``NO_SPACE``, ``NO_ACCESS``, ``BAD_DIGEST``, ``MISSING_FILE``, ``MISSING_TOOL``,
-    ``FETCH_FAILED``, ``LICENSE_NOT_ACCEPTED`` and ``NO_SOURCE``.
+    ``FETCH_FAILED``, ``LICENSE_NOT_ACCEPTED`` and ``NO_SOURCE``; of an engine that reads
+    the files, ``BAD_FILE``: one is not what the model's code can read.
     """
 
     default_reason = "WEIGHTS_UNAVAILABLE"

@@ -1,0 +1,192 @@
+"""Loads SDXL's components from a folder: safetensors alone, from the disk alone, no code.
+
+The folder is laid out as `stabilityai/stable-diffusion-xl-base-1.0` is. The engine calls
+`load_components`; whatever is wrong with a folder is told in one line before it is used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from atrium_diffusion.sdxl.files import bad, read_json, weight_file
+
+_CLASSES: Mapping[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+"""Classes that model_index.json may name; the first one is used."""
+
+_DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model", "model"
+"""How the libraries name their weight files."""
+
+_LoadedT = TypeVar(
+    "_LoadedT", UNet2DConditionModel, AutoencoderKL, CLIPTextModel, CLIPTextModelWithProjection
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Components:
+    """A loaded SDXL: in evaluation mode, without gradients.
+
+    Attributes:
+        unet: Denoises.
+        vae: Decodes latents. It is in single precision where its configuration says that
+            half will overflow (`force_upcast`), else in the others' type.
+        text_encoder: CLIP ViT-L.
+        text_encoder_2: OpenCLIP ViT-bigG; its pooled output conditions too.
+        tokenizer: Of the first encoder.
+        tokenizer_2: Of the second; it pads differently.
+        scheduler_config: scheduler_config.json: the noise schedule of the training.
+        force_zeros_for_empty_prompt: An absent negative prompt is all zeros.
+    """
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    text_encoder_2: CLIPTextModelWithProjection
+    tokenizer: CLIPTokenizer
+    tokenizer_2: CLIPTokenizer
+    scheduler_config: dict[str, object]
+    force_zeros_for_empty_prompt: bool
+
+
+def load_components(
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    variant: str | None = None,
+    vae: Path | None = None,
+) -> Components:
+    """Loads a complete SDXL folder.
+
+    Args:
+        folder: Has model_index.json and a folder for each component.
+        dtype: Of the UNet, the text encoders and, unless it overflows, the autoencoder.
+        device: Where they go.
+        variant: Which weight files to read, e.g. ``"fp16"``; ``None`` takes those without.
+        vae: Folder of another autoencoder, e.g. of `madebyollin/sdxl-vae-fp16-fix`; its
+            files lie in it directly, with or without the variant.
+
+    Raises:
+        WeightsError: A file is missing, is a pickle, is damaged, or does not fit the
+            configuration; one line that names it. `reason` is ``MISSING_FILE`` or
+            ``BAD_FILE``.
+    """
+    index = read_json(folder / "model_index.json")
+    _check_index(folder / "model_index.json", index)
+    reader = _Reader(folder, dtype, device, variant)
+    components = Components(
+        unet=reader.model("unet", UNet2DConditionModel, _DIFFUSERS),
+        vae=reader.autoencoder(vae),
+        text_encoder=reader.model("text_encoder", CLIPTextModel, _TRANSFORMERS),
+        text_encoder_2=reader.model("text_encoder_2", CLIPTextModelWithProjection, _TRANSFORMERS),
+        tokenizer=reader.tokenizer("tokenizer"),
+        tokenizer_2=reader.tokenizer("tokenizer_2"),
+        scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
+        force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
+    )
+    _check_fit(folder, components)
+    return components
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads one component after the other."""
+
+    folder: Path
+    dtype: torch.dtype
+    device: torch.device
+    variant: str | None
+
+    def model(self, name: str, model_class: type[_LoadedT], stem: str) -> _LoadedT:
+        path = weight_file(self.folder / name, stem, self.variant)
+        return self._load(path, model_class, self.variant, self.dtype)
+
+    def autoencoder(self, other: Path | None) -> AutoencoderKL:
+        folder, variant = other or self.folder / "vae", self.variant
+        if other is not None and not list(other.glob(f"{_DIFFUSERS}*.{variant}.*")):
+            variant = None  # whoever mends an autoencoder seldom repeats it in every precision
+        path = weight_file(folder, _DIFFUSERS, variant)
+        overflows = read_json(folder / "config.json").get("force_upcast", True)
+        half = self.dtype is torch.float16
+        dtype = torch.float32 if overflows and half else self.dtype
+        return self._load(path, AutoencoderKL, variant, dtype)
+
+    def tokenizer(self, name: str) -> CLIPTokenizer:
+        folder = self.folder / name
+        needed = ["tokenizer_config.json"]
+        if not (folder / "tokenizer.json").is_file():
+            needed += ["vocab.json", "merges.txt"]
+        for file in needed:
+            if not (folder / file).is_file():
+                raise bad(folder / file, "is missing", reason="MISSING_FILE")
+        try:
+            tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise bad(folder, f"is no CLIP tokenizer ({error})") from error
+        return tokenizer
+
+    def _load(
+        self, path: Path, model_class: type[_LoadedT], variant: str | None, dtype: torch.dtype
+    ) -> _LoadedT:
+        config = path.parent / "config.json"
+        read_json(config)
+        try:
+            model, found = model_class.from_pretrained(
+                path.parent,
+                dtype=dtype,
+                variant=variant,
+                use_safetensors=True,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise bad(path, f"can't be loaded with its config.json ({error})") from error
+        for name, there, wanted in sorted(found["mismatched_keys"]):
+            raise bad(path, f"{name} is {tuple(there)}, config.json says {tuple(wanted)}")
+        for name in sorted(found["missing_keys"]):
+            raise bad(path, f"{name} is missing")
+        loaded: _LoadedT = model.to(self.device).eval().requires_grad_(False)
+        return loaded
+
+
+def _check_index(path: Path, index: Mapping[str, object]) -> None:
+    pipeline = index.get("_class_name")
+    if pipeline != "StableDiffusionXLPipeline":
+        raise bad(path, f"is of {pipeline}, not of StableDiffusionXLPipeline")
+    for name, classes in _CLASSES.items():
+        named = index.get(name)
+        if not (isinstance(named, list) and len(named) == 2 and named[1] in classes):
+            raise bad(path, f"{name} is {named}, not {classes[0]}")
+
+
+def _check_fit(folder: Path, components: Components) -> None:
+    """Refuses components that are each whole, but not one model's."""
+    unet, second = components.unet.config, components.text_encoder_2.config
+    widths = components.text_encoder.config.hidden_size + second.hidden_size
+    conditioning = 6 * (unet.addition_time_embed_dim or 0) + second.projection_dim
+    for name, there, wanted in (
+        ("addition_embed_type", unet.addition_embed_type, "text_time"),
+        ("cross_attention_dim", unet.cross_attention_dim, widths),
+        (
+            "projection_class_embeddings_input_dim",
+            unet.projection_class_embeddings_input_dim,
+            conditioning,
+        ),
+        ("in_channels", unet.in_channels, components.vae.config.latent_channels),
+        ("out_channels", unet.out_channels, components.vae.config.latent_channels),
+        ("time_cond_proj_dim", unet.time_cond_proj_dim, None),
+    ):
+        if there != wanted:
+            raise bad(folder / "unet" / "config.json", f"{name} is {there}, SDXL needs {wanted}")
