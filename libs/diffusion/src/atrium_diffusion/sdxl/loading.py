@@ -16,14 +16,14 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from atrium_diffusion.sdxl.files import bad, read_json, weight_file
 
 _CLASSES: Mapping[str, tuple[str, ...]] = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
+    "tokenizer": ("transformers", "CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer_2": ("transformers", "CLIPTokenizer", "CLIPTokenizerFast"),
 }
-"""Classes that model_index.json may name; the first one is used."""
+"""Library and classes that model_index.json may name; what is used does not follow it."""
 
 _DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model", "model"
 """How the libraries name their weight files."""
@@ -118,8 +118,7 @@ class _Reader:
             variant = None  # whoever mends an autoencoder seldom repeats it in every precision
         path = weight_file(folder, _DIFFUSERS, variant)
         overflows = read_json(folder / "config.json").get("force_upcast", True)
-        half = self.dtype is torch.float16
-        dtype = torch.float32 if overflows and half else self.dtype
+        dtype = torch.float32 if overflows else self.dtype
         return self._load(path, AutoencoderKL, variant, dtype)
 
     def tokenizer(self, name: str) -> CLIPTokenizer:
@@ -165,10 +164,10 @@ def _check_index(path: Path, index: Mapping[str, object]) -> None:
     pipeline = index.get("_class_name")
     if pipeline != "StableDiffusionXLPipeline":
         raise bad(path, f"is of {pipeline}, not of StableDiffusionXLPipeline")
-    for name, classes in _CLASSES.items():
+    for name, (library, *classes) in _CLASSES.items():
         named = index.get(name)
-        if not (isinstance(named, list) and len(named) == 2 and named[1] in classes):
-            raise bad(path, f"{name} is {named}, not {classes[0]}")
+        if named not in [[library, known] for known in classes]:
+            raise bad(path, f"{name} is {named}, not {classes[0]} of {library}")
 
 
 def _check_fit(folder: Path, components: Components) -> None:

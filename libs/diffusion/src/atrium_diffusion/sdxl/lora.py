@@ -18,6 +18,7 @@ from diffusers.utils import (
     set_weights_and_activate_adapters,
 )
 from peft import get_peft_model_state_dict
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from atrium_common.weights import WeightsError
@@ -129,6 +130,7 @@ class LoraSet:
 
     def _insert(self, path: Path, name: str) -> frozenset[str]:
         """Puts an adapter's layers beside the model's; returns the components it changes."""
+        _refuse_dora(path)
         loader = StableDiffusionXLLoraLoaderMixin
         state, alphas, metadata = loader.lora_state_dict(
             str(path.parent),
@@ -186,9 +188,17 @@ def _count(path: Path, state: dict[str, Tensor], parts: _Parts) -> dict[str, int
         part = key.partition(".")[0]
         if part not in counts:
             raise bad(path, f"{key} is no part of SDXL's UNet or text encoders")
-        if "lora" not in key or "magnitude" in key:
+        if "lora" not in key:
             raise bad(path, f"{key} is not of a LoRA")
         counts[part] += 1
     if not any(counts.values()):
         raise bad(path, "holds no LoRA")
     return counts
+
+
+def _refuse_dora(path: Path) -> None:
+    """Refuses what the loader would read without the part that makes it a DoRA."""
+    with safe_open(path, framework="pt") as weights:
+        for key in weights.keys():  # noqa: SIM118  # it is no dictionary
+            if key.endswith("dora_scale") or "lora_magnitude_vector" in key:
+                raise bad(path, "is a DoRA; only LoRAs are supported")

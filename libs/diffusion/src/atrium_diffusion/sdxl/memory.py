@@ -1,0 +1,225 @@
+"""What a picture costs in memory, and how much the device has: bounds a batch before it runs.
+
+The engine makes a `MemoryModel` of each loaded model and gives its numbers to the batcher
+and the decoder.
+
+Where the numbers come from: at loading, the UNet and the decoder run once on PyTorch's meta
+device, which computes shapes and no values, while every tensor is counted from its birth to
+its death. The highest count, divided by the pixels, is the cost of a pixel; it holds for any
+size and batch because every layer's output grows with the pixels and the rows, and so does
+attention where it is computed in blocks, as PyTorch's fused kernels do. What kernels take
+beside their results (workspaces, padding, the allocator's gaps) is no tensor: `SLACK` stands
+for it. Checked on a CPU against the growth of the process (`test_memory.py`); on CUDA the
+slack is unverified, and running out of memory is handled where it happens.
+"""
+
+import math
+import os
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+SLACK = 1.25
+"""Times the counted tensors that a step or a decoding is thought to take."""
+SHARE_OF_GPU = 0.8
+"""Part of a GPU's free memory that is used."""
+SHARE_OF_HOST = 0.5
+"""Part of the host's; other services live there."""
+_SIDE = 64
+"""Side of the counted latents; large enough that what does not grow with it is nothing."""
+_META = torch.device("meta")
+_CGROUP = Path("/sys/fs/cgroup")
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryModel:
+    """The memory that a model's work takes, beside its weights.
+
+    Attributes:
+        device: Where the model is.
+        step_bytes_per_pixel: Of one UNet call, for each pixel of the picture and row; a
+            picture with guidance has two rows.
+        decode_bytes_per_pixel: Of one decoding, for each pixel of each picture.
+    """
+
+    device: torch.device
+    step_bytes_per_pixel: float
+    decode_bytes_per_pixel: float
+
+    @classmethod
+    def of(cls, unet: UNet2DConditionModel, vae: AutoencoderKL) -> "MemoryModel":
+        """Counts what a model takes; a second or so, and no memory to speak of."""
+        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        pixels = (_SIDE * scale) ** 2
+        return cls(
+            device=unet.device,
+            step_bytes_per_pixel=SLACK * _count_step(unet) / pixels,
+            decode_bytes_per_pixel=SLACK * _count_decode(vae) / pixels,
+        )
+
+    def step_bytes(self, pixels: int, rows: int) -> int:
+        """Estimates a UNet call over rows of so many pixels each."""
+        return math.ceil(self.step_bytes_per_pixel * pixels * rows)
+
+    def decode_bytes(self, pixels: int, pictures: int = 1) -> int:
+        """Estimates the decoding of pictures of so many pixels each."""
+        return math.ceil(self.decode_bytes_per_pixel * pixels * pictures)
+
+    def budget(self, mebibytes: int | None = None) -> int:
+        """Bytes that steps and decoding may take: what is set, else a share of what is free."""
+        if mebibytes is not None:
+            return mebibytes * _MIB
+        share = SHARE_OF_GPU if self.device.type == "cuda" else SHARE_OF_HOST
+        return int(share * free_bytes(self.device))
+
+    def pictures_that_fit(self, *, pixels: int, guided: bool, budget: int) -> int:
+        """Tells how many pictures of one size fit into one UNet call; at least 1.
+
+        Args:
+            pixels: Of each picture.
+            guided: They have guidance, so each takes two rows.
+            budget: Bytes.
+        """
+        return max(1, int(budget // self.step_bytes(pixels, 2 if guided else 1)))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that this process could still take on a device.
+
+    On CUDA that is what the driver has left and what PyTorch holds without using it; on the
+    host, what the system or the container's limit leaves, whichever is less.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in _text(Path("/proc/meminfo")).splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":  # counts the caches that the system would give up
+            free = int(value.split()[0]) * 1024
+    limit, used = _text(_CGROUP / "memory.max"), _text(_CGROUP / "memory.current")
+    if limit.isdigit() and used.isdigit():
+        free = min(free, max(0, int(limit) - int(used)))
+    return free
+
+
+def peak_bytes(work: Callable[[], object], *, existing: Sequence[Tensor] = ()) -> int:
+    """Counts the most bytes of tensors that live at once while `work` runs.
+
+    Args:
+        work: Runs eagerly, on any device.
+        existing: Tensors that are there before, and are not counted: weights and inputs.
+    """
+    with torch.no_grad(), _LiveTensors(existing) as live:
+        work()
+    return live.peak
+
+
+def _count_step(unet: UNet2DConditionModel) -> int:
+    config = unet.config
+    model = _on_meta(UNet2DConditionModel, unet)
+    latents = _empty(unet, 1, config.in_channels, _SIDE, _SIDE)
+    numbers = 6 * config.addition_time_embed_dim
+    pooled = config.projection_class_embeddings_input_dim - numbers
+    inputs = {
+        "sample": latents,
+        "timestep": torch.empty(1, device=_META),
+        "encoder_hidden_states": _empty(unet, 1, 77, config.cross_attention_dim),
+    }
+    added = {"text_embeds": _empty(unet, 1, pooled), "time_ids": _empty(unet, 1, 6)}
+    return _peak(lambda: model(**inputs, added_cond_kwargs=added, return_dict=False), model)
+
+
+def _count_decode(vae: AutoencoderKL) -> int:
+    model = _on_meta(AutoencoderKL, vae)
+    latents = _empty(vae, 1, vae.config.latent_channels, _SIDE, _SIDE)
+    return _peak(lambda: model.decode(latents, return_dict=False), model)
+
+
+def _on_meta(
+    model_class: type[UNet2DConditionModel | AutoencoderKL],
+    model: UNet2DConditionModel | AutoencoderKL,
+) -> Any:
+    """A copy without values, and without the layers that adapters may have put in."""
+    with _META:
+        copy = model_class.from_config(model.config)
+    return copy.to(model.dtype).eval()
+
+
+def _empty(model: UNet2DConditionModel | AutoencoderKL, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=model.dtype, device=_META)
+
+
+def _peak(work: Callable[[], object], model: nn.Module) -> int:
+    with _BlockwiseAttention():
+        return peak_bytes(work, existing=list(model.parameters()))
+
+
+class _BlockwiseAttention(TorchFunctionMode):
+    """Counts attention as its result alone; on the meta device it would be one huge matrix."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is scaled_dot_product_attention:
+            return torch.empty_like(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Follows the memory behind every tensor that an operation returns."""
+
+    def __init__(self, existing: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.peak = 0
+        self._live = 0
+        self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._existing = {tensor.untyped_storage()._cdata for tensor in existing}
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._see(leaf.untyped_storage())
+        return result
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known or key in self._existing:
+            return
+
+        def forget(_: object) -> None:
+            del self._known[key]
+            self._live -= size
+
+        self._known[key] = weakref.ref(storage, forget)
+        self._live += size
+        self.peak = max(self.peak, self._live)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
