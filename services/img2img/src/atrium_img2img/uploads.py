@@ -1,0 +1,239 @@
+"""Receives the uploads of an edit: spooled, checked, decoded, resized, one after the other.
+
+`servicer.py` calls this. An upload is decoded as soon as it ends, and only what is
+resized is kept, so a request holds one upload on disk and one decoded picture at a time.
+What all requests hold together is bounded, too.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from atrium_common.chunks import UploadSpool
+from atrium_common.errors import (
+    DeadlineExceeded,
+    InvalidArgument,
+    MediaError,
+    Overloaded,
+    TooLarge,
+)
+from atrium_common.images import (
+    ImageLimits,
+    Mask,
+    Pixels,
+    Size,
+    SizeBounds,
+    read_mask,
+    read_picture,
+    resize_mask,
+    resize_picture,
+    soften,
+    target_size,
+)
+from atrium_diffusion.domain import Source
+from atrium_img2img.domain import EditOrder, UploadChunk, UploadKind, UploadPart
+
+T = TypeVar("T")
+
+_HELD_RETRY = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadLimits:
+    """What uploads are taken.
+
+    Attributes:
+        images: Of each upload.
+        max_decoding: Uploads that are decoded at once.
+        max_held_pixels: Resized pixels that all requests together may hold.
+        idle: How long a caller may send nothing.
+        directory: Where uploads are spooled; ``None`` takes the system's folder.
+    """
+
+    images: ImageLimits = field(default_factory=ImageLimits)
+    max_decoding: int = 2
+    max_held_pixels: int = 256_000_000
+    idle: timedelta = timedelta(seconds=60)
+    directory: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scaled:
+    """An upload at its size: the picture, what size it came in, its digest."""
+
+    pixels: Pixels
+    original: Size
+    digest: str
+
+
+class Uploads:
+    """Receives the uploads of a service's requests."""
+
+    def __init__(self, limits: UploadLimits | None = None) -> None:
+        """Starts nothing; `limits` bound each upload and all of them together."""
+        self._limits = limits or UploadLimits()
+        self._decoding = asyncio.Semaphore(self._limits.max_decoding)
+        self.held_pixels = 0
+
+    @asynccontextmanager
+    async def receive(
+        self, parts: AsyncIterator[UploadPart], order: EditOrder, bounds: SizeBounds
+    ) -> AsyncIterator[tuple[Source, ...]]:
+        """Receives the pictures and the mask of an edit, up to the caller's half-close.
+
+        Args:
+            parts: What the caller sends after the config.
+            order: What the config said.
+            bounds: Sizes that the model takes.
+
+        Yields:
+            The sources, in order; they count as held until the block ends.
+
+        Raises:
+            InvalidArgument: Parts come out of order, or a size is not taken.
+            MediaError: An upload is broken, too large, or no picture that is taken; or the
+                mask has another size than a picture.
+            Overloaded: All requests together hold as much as they may.
+            DeadlineExceeded: The caller sends nothing.
+        """
+        reader = _PartReader(parts, self._limits)
+        with self._holding() as hold:
+            scaled = []
+            for number in range(order.uploads):
+                async with reader.upload(UploadKind.IMAGE, number) as (path, digest):
+                    scaled.append(await self._picture(path, digest, order, bounds))
+                hold(scaled[-1].pixels)
+            mask, mask_digest = None, ""
+            if order.has_mask:
+                async with reader.upload(UploadKind.MASK, 0) as (path, mask_digest):
+                    mask = await self._mask(path, order, scaled)
+                hold(mask)
+            await reader.finish()
+            yield tuple(
+                Source(pixels=one.pixels, mask=mask, digest=one.digest, mask_digest=mask_digest)
+                for one in scaled
+            )
+
+    async def _picture(
+        self, path: Path, digest: str, order: EditOrder, bounds: SizeBounds
+    ) -> _Scaled:
+        def work() -> _Scaled:
+            picture = read_picture(path, limits=self._limits.images, field="image_chunk")
+            size = target_size(
+                picture.size,
+                mode=order.resize,
+                bounds=bounds,
+                width=order.width,
+                height=order.height,
+                field="image_chunk",
+            )
+            pixels = resize_picture(picture.opaque(), size, order.resize)
+            return _Scaled(pixels, picture.size, digest)
+
+        return await self._off_loop(work)
+
+    async def _mask(self, path: Path, order: EditOrder, scaled: list[_Scaled]) -> Mask:
+        """Reads the mask that stands for all pictures; they have one size."""
+        first = scaled[0]
+        if any(one.original != first.original for one in scaled):
+            raise MediaError(
+                "A mask is for pictures of its own size; these have several.", field="mask_chunk"
+            )
+        height, width = first.pixels.shape[:2]
+
+        def work() -> Mask:
+            mask = read_mask(
+                path, size=first.original, limits=self._limits.images, field="mask_chunk"
+            )
+            return soften(resize_mask(mask, Size(width, height), order.resize), order.mask_blur)
+
+        return await self._off_loop(work)
+
+    async def _off_loop(self, work: Callable[[], T]) -> T:
+        """Runs decoding in a thread; its place is taken until it ends, even if the caller left."""
+        await self._decoding.acquire()
+        decoding = asyncio.ensure_future(asyncio.to_thread(work))
+        decoding.add_done_callback(self._decoded)
+        return await asyncio.shield(decoding)
+
+    def _decoded(self, decoding: asyncio.Future[T]) -> None:
+        self._decoding.release()
+        if not decoding.cancelled():
+            decoding.exception()  # seen, where the caller left and nobody else looks
+
+    @contextmanager
+    def _holding(self) -> Iterator[Callable[[Pixels | Mask], None]]:
+        """Counts arrays as held until the block ends."""
+        held = 0
+
+        def hold(array: Pixels | Mask) -> None:
+            nonlocal held
+            pixels = array.shape[0] * array.shape[1]
+            if self.held_pixels + pixels > self._limits.max_held_pixels:
+                raise Overloaded(
+                    "The service holds as many uploads as it may.", retry_after=_HELD_RETRY
+                )
+            held += pixels
+            self.held_pixels += pixels
+
+        try:
+            yield hold
+        finally:
+            self.held_pixels -= held
+
+
+class _PartReader:
+    """Takes one upload after the other off a caller's stream."""
+
+    def __init__(self, parts: AsyncIterator[UploadPart], limits: UploadLimits) -> None:
+        self._parts = parts
+        self._limits = limits
+
+    @asynccontextmanager
+    async def upload(self, kind: UploadKind, number: int) -> AsyncIterator[tuple[Path, str]]:
+        """Receives one upload; its file, with its SHA-256 in hex, lives until the block ends."""
+        limits = self._limits
+        async with UploadSpool(limit=limits.images.max_bytes, folder=limits.directory) as spool:
+            while (part := await self._next()) is not None:
+                if part.kind is not kind:
+                    raise InvalidArgument(
+                        f"Here {kind} {number} is expected, not a {part.kind}.",
+                        field=f"{part.kind}_chunk",
+                    )
+                if isinstance(part, UploadChunk):
+                    await self._write(spool, part)
+                else:
+                    path = await spool.finish(sha256=part.sha256, size=part.size)
+                    yield path, part.sha256.hex()
+                    return
+        raise MediaError(
+            f"The upload broke off before {kind} {number} ended.",
+            reason="UPLOAD_INCOMPLETE",
+            field=f"{kind}_end",
+        )
+
+    async def finish(self) -> None:
+        """Waits for the half-close; `InvalidArgument` if something else comes."""
+        if (part := await self._next()) is not None:
+            raise InvalidArgument(
+                f"More comes than the config announced: a {part.kind}.", field=f"{part.kind}_chunk"
+            )
+
+    async def _write(self, spool: UploadSpool, part: UploadChunk) -> None:
+        try:
+            await spool.write(part.data)
+        except TooLarge as error:
+            raise MediaError(error.message, field=f"{part.kind}_chunk") from error
+
+    async def _next(self) -> UploadPart | None:
+        try:
+            async with asyncio.timeout(self._limits.idle.total_seconds()):
+                return await anext(self._parts, None)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "The caller sent nothing for too long.", reason="UPLOAD_IDLE"
+            ) from error

@@ -1,0 +1,325 @@
+"""The service over real sockets with the fake engine: every field, sizes, masks, metering."""
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import pytest
+from editing_service import LORA, Running, Serve, asked, config, entry, photo, png
+from PIL import Image
+
+from atrium.common.v1 import image_pb2
+from atrium.img2img.v1 import img2img_pb2 as pb
+from atrium_common.interceptors.errors import from_rpc_error
+from atrium_common.testing import check_service, gateway_metadata, tenant_metadata
+from atrium_diffusion.domain import RequestPlan
+from atrium_diffusion.testing.fields import each, leaves
+from atrium_diffusion.testing.received import Received
+
+NAN = float("nan")
+JPEG, WEBP = image_pb2.IMAGE_FORMAT_JPEG, image_pb2.IMAGE_FORMAT_WEBP
+NONE, CROP = pb.RESIZE_MODE_NONE, pb.RESIZE_MODE_CROP
+PAD, STRETCH = pb.RESIZE_MODE_PAD, pb.RESIZE_MODE_STRETCH
+Check = Callable[[RequestPlan, Received], bool]
+
+MASK = np.zeros((64, 64), np.uint8)
+MASK[16:48, 16:48] = 255
+WIDE = png(photo(128, 64))
+
+
+def record(answer: Received, index: int = 0) -> Any:
+    return answer.pictures[index].start.record
+
+
+def embedded(answer: Received) -> dict[str, object]:
+    text = Image.open(io.BytesIO(answer.pictures[0].data)).text  # type: ignore[attr-defined]
+    return json.loads(text["atrium"])  # type: ignore[no-any-return]
+
+
+def shape(answer: Received, index: int = 0) -> tuple[int, ...]:
+    return answer.pictures[index].pixels.shape
+
+
+async def test_does_what_every_service_promises(service: Running) -> None:
+    await check_service(service.channel, service.servicer.service_name)
+    reply = await service.stub.ListModels(pb.ListModelsRequest(), metadata=gateway_metadata())
+    assert [model.id for model in reply.models] == ["fake-edits"]
+    assert [limits.model for limits in reply.limits] == ["fake-edits"]
+    assert list(reply.limits[0].loras) == [LORA]
+
+
+async def test_each_upload_is_edited_n_times(service: Running) -> None:
+    uploads = [png(photo(seed=seed)) for seed in (1, 2)] + [WIDE]
+    answer = await service.edit(
+        *uploads, n=2, strength=0.5, denoising={"seed": 7, "steps": 9}, resize_mode=NONE
+    )
+    info = answer.info
+    assert (info.count, info.steps, info.seed) == (6, 4, 7)
+    assert [(size.width, size.height) for size in info.sizes] == [(64, 64), (64, 64), (128, 64)]
+    assert [record(answer, index).seed for index in range(6)] == list(range(7, 13))
+    assert sorted((p.index, p.step, p.steps) for p in answer.progress) == [
+        (index, step, 4) for index in range(6) for step in range(1, 5)
+    ]
+    assert len({record(answer, index).source_digest for index in range(6)}) == 3
+    assert record(answer).source_digest == record(answer, 1).source_digest
+    assert answer.usage.images == 6
+    assert answer.usage.millimegapixel_steps == -(-4 * 64 * (4 * 64 + 2 * 128) // 1000)
+
+
+HONOURED: dict[str, tuple[dict[str, Any], Check]] = {
+    "model": ({"model": "dall-e-2"}, lambda plan, _: plan.job.model == "fake-edits"),
+    "prompt": ({"prompt": "two  stars"}, lambda _, a: record(a).prompt == "two  stars"),
+    "negative_prompt": (
+        {"negative_prompt": "blue"},
+        lambda _, answer: record(answer).negative_prompt == "blue",
+    ),
+    "strength": (
+        {"strength": 0.25, "denoising": {"steps": 8}},
+        lambda _, a: record(a).strength == 0.25 and record(a).steps == len(a.progress) == 2,
+    ),
+    "image_count": (
+        {"image_count": 2, "images": (WIDE, WIDE)},
+        lambda _, answer: len(answer.pictures) == answer.info.count == 2,
+    ),
+    "has_mask": (
+        {"has_mask": True, "mask": png(MASK)},
+        lambda _, a: (
+            np.array_equal(a.pictures[0].pixels[MASK == 0], photo()[MASK == 0])
+            and not np.array_equal(a.pictures[0].pixels, photo())
+            and len(record(a).mask_digest) == 64
+        ),
+    ),
+    "mask_blur": (
+        {"mask": png(MASK), "mask_blur": 3},
+        lambda plan, _: 0 < float(plan.job.sources[0].mask[15, 32]) < 1,  # type: ignore[index]
+    ),
+    "resize_mode": (
+        {"images": (WIDE,), "resize_mode": NONE},
+        lambda _, answer: shape(answer) == (64, 128, 3),
+    ),
+    "width": (
+        {"images": (WIDE,), "width": 96},
+        lambda _, answer: shape(answer) == (48, 96, 3),
+    ),
+    "height": (
+        {"images": (WIDE,), "height": 96, "width": 96, "resize_mode": STRETCH},
+        lambda _, answer: shape(answer) == (96, 96, 3),
+    ),
+    "n": ({"n": 3}, lambda _, answer: len(answer.pictures) == 3),
+    "denoising.steps": (
+        {"denoising": {"steps": 10}},
+        lambda _, a: record(a).schedule_steps == 10 and record(a).steps == 6,
+    ),
+    "denoising.guidance_scale": (
+        {"denoising": {"guidance_scale": 0.0}},
+        lambda _, answer: record(answer).guidance_scale == 0.0,
+    ),
+    "denoising.scheduler": (
+        {"denoising": {"scheduler": image_pb2.SCHEDULER_LCM}},
+        lambda _, answer: record(answer).scheduler == image_pb2.SCHEDULER_LCM,
+    ),
+    "denoising.seed": ({"denoising": {"seed": 9}}, lambda _, answer: record(answer).seed == 9),
+    "denoising.loras.id": (
+        {"denoising": {"loras": [{"id": LORA}]}},
+        lambda _, a: (
+            [(lora.id, lora.digest, lora.scale) for lora in record(a).loras]
+            == [(LORA, "c" * 64, 1.0)]
+        ),
+    ),
+    "denoising.loras.scale": (
+        {"denoising": {"loras": [{"id": LORA, "scale": -0.5}]}},
+        lambda _, answer: record(answer).loras[0].scale == -0.5,
+    ),
+    "denoising.deterministic": (
+        {"denoising": {"deterministic": True}},
+        lambda _, answer: bool(record(answer).deterministic),
+    ),
+    "output.format": (
+        {"output": {"format": WEBP}},
+        lambda _, answer: answer.pictures[0].data[8:12] == b"WEBP",
+    ),
+    "output.quality": (
+        {"output": {"format": JPEG, "quality": 1}},
+        lambda _, a: a.pictures[0].data[:2] == b"\xff\xd8" and len(a.pictures[0].data) < 1_000,
+    ),
+    "output.embed_record": (
+        {"output": {"embed_record": True}, "strength": 0.7},
+        lambda _, a: (
+            embedded(a)["strength"] == 0.7
+            and embedded(a)["source_digest"] == record(a).source_digest
+        ),
+    ),
+    "preview.interval": (
+        {"preview": {"interval": 2}, "denoising": {"steps": 6}, "strength": 1.0},
+        lambda _, answer: [preview.step for preview in answer.previews] == [2, 4],
+    ),
+    "preview.max_side": (
+        {"preview": {"interval": 1, "max_side": 32}},
+        lambda _, a: Image.open(io.BytesIO(a.previews[0].jpeg)).size == (32, 32),
+    ),
+    "priority": ({"priority": 2}, lambda plan, _: plan.job.priority == 2),
+    "truncate_prompt": (
+        {"prompt": "circle " * 100, "truncate_prompt": True},
+        lambda _, answer: len(answer.pictures) == 1,
+    ),
+}
+
+
+def test_no_field_of_the_request_is_forgotten() -> None:
+    assert set(leaves(pb.EditConfig.DESCRIPTOR)) == set(HONOURED)
+    steps = [field.name for field in pb.EditImageRequest.DESCRIPTOR.fields]
+    assert steps == ["config", "image_chunk", "image_end", "mask_chunk", "mask_end"]
+
+
+@pytest.mark.parametrize("field", HONOURED)
+async def test_every_field_is_honoured(serve: Serve, field: str) -> None:
+    fields, check = HONOURED[field]
+    images, mask = fields.get("images", ()), fields.get("mask")
+    given = {name: value for name, value in fields.items() if name not in ("images", "mask")}
+    # Slow enough that each preview is read before the next one comes.
+    slow = entry(seconds_per_step=0.02 if "preview" in field else 0)
+    async with serve(entries=[slow]) as service:
+        answer = await service.edit(*images, mask=mask, **given)
+        assert check(service.engine.drawn[-1], answer)
+
+
+REFUSED: list[tuple[dict[str, object], str]] = [
+    *each("model", "gpt-9"),
+    *each("prompt", "", " \n", "x" * 4_001, "word " * 78),
+    *each("negative_prompt", "x" * 4_001),
+    *each("strength", NAN, -0.1, 1.1),
+    *each("image_count", 0, -1, 17, 10**6),
+    *each("mask_blur", -1, 65, 5),
+    *each("resize_mode", -1, 6),
+    *(({"height": 64, "width": side}, "width") for side in (10**6, -8, 12)),
+    *(({"width": 64, "height": side}, "height") for side in (10**6, -64, 1)),
+    *each("n", 0, -1, 17, 1000),
+    *each("denoising.steps", 0, -4, 151),
+    *each("denoising.guidance_scale", NAN, -0.1, 30.1),
+    *each("denoising.scheduler", 12),
+    *each("denoising.seed", -1),
+    *each("denoising.loras", [{"id": "nobody"}]),
+    *each("output.format", 4),
+    *each("output.quality", 0, 50, 101),
+    *each("preview.interval", -1, 51),
+    *each("preview.max_side", 513),
+    *each("priority", 3),
+    ({"denoising": {"loras": [{"id": LORA, "scale": NAN}]}}, "denoising.loras[0].scale"),
+    ({"image_count": 4, "n": 5}, "n"),
+    ({"denoising": {"seed": 2**63 - 2}, "n": 3}, "denoising.seed"),
+    ({"width": 64, "resize_mode": NONE}, "width"),
+    ({"height": 64, "resize_mode": NONE}, "height"),
+    ({"output": {"format": JPEG, "embed_record": True}}, "output.embed_record"),
+]
+
+
+@pytest.mark.parametrize(("fields", "field"), REFUSED)
+async def test_what_can_not_be_honoured_is_refused_by_name_before_the_upload(
+    service: Running, fields: dict[str, object], field: str
+) -> None:
+    error = await service.refusal([config(**fields)])
+    assert error.field == field
+    assert len(error.message) < 300
+    assert service.engine.started == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "fields", "result"),
+    [
+        ((100, 50), {}, (88, 48)),
+        ((1000, 500), {}, (88, 48)),
+        ((30, 30), {}, (64, 64)),
+        ((100, 50), {"width": 160}, (160, 80)),
+        ((100, 50), {"width": 64, "height": 64}, (64, 32)),
+        ((100, 50), {"width": 64, "height": 64, "resize_mode": CROP}, (64, 64)),
+        ((100, 50), {"width": 64, "height": 64, "resize_mode": PAD}, (64, 64)),
+        ((100, 50), {"width": 64, "height": 128, "resize_mode": STRETCH}, (64, 128)),
+        ((104, 56), {"resize_mode": NONE}, (104, 56)),
+    ],
+)
+async def test_uploads_get_their_size_by_the_mode(
+    service: Running, size: tuple[int, int], fields: dict[str, object], result: tuple[int, int]
+) -> None:
+    answer = await service.edit(png(photo(*size)), **fields)
+    (told,) = answer.info.sizes
+    assert (told.width, told.height) == result
+    assert shape(answer) == (result[1], result[0], 3)
+    assert (record(answer).width, record(answer).height) == result
+    assert record(answer).unusual_size == (result != (64, 64))
+
+
+async def test_a_size_that_does_not_fit_the_model_names_the_upload(service: Running) -> None:
+    for size, fields in (
+        ((100, 50), {"resize_mode": NONE}),
+        ((8, 8), {"resize_mode": NONE}),
+        ((2000, 4), {}),
+    ):
+        error = await service.refusal(asked(png(photo(*size)), **fields))
+        assert error.field == "image_chunk"
+    error = await service.refusal(asked(png(photo(2000, 20)), width=1024))
+    assert error.field == "width"
+
+
+async def test_strength_0_gives_the_upload_back_and_takes_no_step(service: Running) -> None:
+    answer = await service.edit(strength=0.0, resize_mode=NONE)
+    np.testing.assert_array_equal(answer.pictures[0].pixels, photo())
+    assert (answer.info.steps, len(answer.progress)) == (0, 0)
+    assert (answer.usage.images, answer.usage.millimegapixel_steps) == (1, 0)
+
+
+async def test_a_mask_keeps_its_outside_to_the_pixel(service: Running) -> None:
+    transparent = np.dstack([np.full((64, 64, 3), 255, np.uint8), 255 - MASK])
+    for mask in (png(MASK), png(transparent)):
+        answer = await service.edit(mask=mask, strength=1.0, n=2)
+        for picture in answer.pictures:
+            np.testing.assert_array_equal(picture.pixels[MASK == 0], photo()[MASK == 0])
+            assert np.mean(picture.pixels[MASK > 0] != photo()[MASK > 0]) > 0.9
+
+
+async def test_a_mask_is_cut_as_its_picture_is(service: Running) -> None:
+    mask = np.zeros((64, 128), np.uint8)
+    mask[:, :64] = 255  # the left half
+    fields = {"width": 64, "height": 64, "resize_mode": CROP, "strength": 1.0}
+    await service.edit(WIDE, mask=png(mask), **fields)
+    (source,) = service.engine.drawn[-1].job.sources
+    assert source.mask is not None
+    assert np.all(source.mask[:, :30] == 1)
+    assert np.all(source.mask[:, 34:] == 0)
+
+
+async def test_transparency_of_a_picture_becomes_white(service: Running) -> None:
+    clear = np.zeros((64, 64, 4), np.uint8)
+    answer = await service.edit(png(clear), strength=0.0)
+    assert np.all(answer.pictures[0].pixels == 255)
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"), [({}, 1024 * 1024), ({"width": 64, "height": 64}, 4096)]
+)
+async def test_a_direct_caller_reserves_a_bound_and_pays_the_work(
+    service: Running, fields: dict[str, object], most: int
+) -> None:
+    requests = asked(n=2, denoising={"steps": 10}, strength=0.5, **fields)
+    answers = [answer async for answer in service.call(requests, tenant_metadata())]
+    booking = (await service.admission.closed(1))[0]
+    assert (booking.outcome, booking.renewals) == ("COMPLETED", 0)
+    assert (booking.bound.images, booking.bound.millimegapixel_steps) == (
+        2,
+        2 * 5 * most // 1000 + 1,
+    )
+    assert booking.usage is not None
+    assert booking.usage.images == answers[-1].usage.images == 2
+    assert booking.usage.millimegapixel_steps == -(-2 * 5 * 4096 // 1000)
+
+
+async def test_a_model_that_is_not_loaded_is_told_before_the_upload(service: Running) -> None:
+    await service.engine.close()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await service.call([config()], tenant_metadata()).read()
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert from_rpc_error(caught.value).reason == "MODEL_NOT_READY"
+    assert (await service.admission.closed(1))[0].outcome == "REFUNDED"
