@@ -260,7 +260,7 @@ def _start(start: PictureStart) -> pb.ImageStart:
     )
 
 
-def _scheduler(value: int, field: str) -> SchedulerKind | None:
+def _scheduler(value: pb.Scheduler.ValueType, field: str) -> SchedulerKind | None:
     if value == pb.SCHEDULER_UNSPECIFIED:
         return None
     kind = _SCHEDULERS_BACK.get(value)
@@ -272,7 +272,7 @@ def _scheduler(value: int, field: str) -> SchedulerKind | None:
 def _loras(message: pb.DenoisingParams, field: str) -> tuple[LoraUse, ...]:
     if len(message.loras) > MAX_LORAS:
         raise InvalidArgument(f"At most {MAX_LORAS} LoRAs are applied.", field=field)
-    uses = []
+    uses: list[LoraUse] = []
     for index, lora in enumerate(message.loras):
         where = f"{field}[{index}]"
         if not lora.id:

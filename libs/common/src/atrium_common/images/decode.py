@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -28,6 +28,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from atrium_common.errors import MediaError
 from atrium_common.images.colour import to_srgb
 from atrium_common.images.jpeg import MAX_SCANS, count_scans
+from atrium_common.images.orientation import read_orientation, turn_upright
 from atrium_common.images.pixels import Alpha, Pixels, Size, size_of
 from atrium_common.images.sniff import JPEG, PNG, WEBP, name_format
 
@@ -49,16 +50,6 @@ _DAMAGE = (
     struct.error,
     zlib.error,
 )
-# What is done to rows and columns to bring each EXIF orientation upright.
-_UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
-    2: np.fliplr,
-    3: lambda pixels: np.rot90(pixels, 2),
-    4: np.flipud,
-    5: lambda pixels: pixels.swapaxes(0, 1),
-    6: lambda pixels: np.rot90(pixels, -1),
-    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
-    8: np.rot90,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,14 +121,14 @@ def read_picture(source: Path | bytes, *, limits: ImageLimits, field: str) -> Pi
                 raise MediaError(f"The JPEG has over {MAX_SCANS} scans.", field=field)
             image.load()
             pixels, alpha = to_srgb(image)
-            turn = _UPRIGHT.get(_orientation(image), lambda upright: upright)
+            orientation = read_orientation(image.info.get("exif"))
     except Image.DecompressionBombError as err:
         raise _too_large(limits, field) from err
     except _DAMAGE as err:
         raise MediaError(f"The {name} file is cut or damaged.", field=field) from err
     return Picture(
-        pixels=np.ascontiguousarray(turn(pixels)),
-        alpha=None if alpha is None else np.ascontiguousarray(turn(alpha)),
+        pixels=turn_upright(pixels, orientation),
+        alpha=None if alpha is None else turn_upright(alpha, orientation),
         format=name or "",
     )
 
@@ -164,12 +155,3 @@ def _too_large(limits: ImageLimits, field: str) -> MediaError:
         f"{limits.max_side} to a side.",
         field=field,
     )
-
-
-def _orientation(image: Image.Image) -> int:
-    """Reads the EXIF orientation, 1 to 8; 1 (upright) if there is none that makes sense."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation)
-    except _DAMAGE:
-        return 1  # a picture whose metadata is damaged is shown as it is, as browsers do
-    return value if isinstance(value, int) else 1

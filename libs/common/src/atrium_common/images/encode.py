@@ -41,7 +41,7 @@ def encode(
         return _jpeg(pixels, quality)
     if format == "webp":
         return _webp(pixels, quality)
-    raise ValueError(f"no format {format!r}")
+    raise ValueError(f"{format.upper()} is not written")
 
 
 def encode_within(pixels: Pixels, *, max_bytes: int) -> bytes:

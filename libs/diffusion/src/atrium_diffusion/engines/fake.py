@@ -235,11 +235,10 @@ def _finish(plan: RequestPlan, picture: PicturePlan, words: int) -> Pixels:
     source = picture.source
     if source is None:
         return drawn
-    share = np.float32(plan.job.strength)
+    change = np.float32(plan.job.strength) * (drawn.astype(np.float32) - source.pixels)
     if source.mask is not None:
-        share = share * source.mask[:, :, np.newaxis]
-    blend = source.pixels + share * (drawn.astype(np.float32) - source.pixels)
-    return np.rint(blend).astype(np.uint8)
+        change *= source.mask[:, :, np.newaxis]
+    return np.rint(source.pixels + change).astype(np.uint8)
 
 
 def _squares(plan: RequestPlan, picture: PicturePlan, words: int) -> Pixels:
@@ -268,4 +267,5 @@ def _preview(pixels: Pixels, side: int, share: float) -> Pixels:
         for length in (height, width)
     )
     small = pixels[rows][:, columns].astype(np.float32)
-    return np.rint(_GREY + np.float32(share) * (small - _GREY)).astype(np.uint8)
+    view: Pixels = np.rint(_GREY + np.float32(share) * (small - _GREY)).astype(np.uint8)
+    return view
