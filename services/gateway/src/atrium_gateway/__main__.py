@@ -61,6 +61,8 @@ async def run(settings: GatewaySettings) -> None:
                 llm_target=settings.llm_target,
                 stt_target=settings.stt_target,
                 tts_target=settings.tts_target,
+                text2image_target=settings.text2image_target,
+                img2img_target=settings.img2img_target,
                 service_credential=credential,
                 tls=client_tls(settings),
             )
@@ -75,15 +77,20 @@ async def run(settings: GatewaySettings) -> None:
             llm=fleet.llm,
             stt=fleet.stt,
             tts=fleet.tts,
+            text2image=fleet.text2image,
+            img2img=fleet.img2img,
             services=fleet.watches,
             reports=core.reports,
             now=lambda: datetime.now(UTC),
             live=LiveSessions(live_limits(settings)),
+            max_picture_bytes=settings.max_picture_bytes,
         )
         app = create_app(
             gateway,
             limits=BodyLimits(
-                body_bytes=settings.max_body_bytes, upload_bytes=settings.max_upload_bytes
+                body_bytes=settings.max_body_bytes,
+                upload_bytes=settings.max_upload_bytes,
+                picture_body_bytes=settings.max_picture_body_bytes,
             ),
             registry=registry,
             access_log=access_log,

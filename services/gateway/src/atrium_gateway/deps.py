@@ -10,8 +10,10 @@ from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.live import LiveSessions
 from atrium_gateway.pipeline import Pipeline
 from atrium_gateway.upstreams.health import ServiceWatch
+from atrium_gateway.upstreams.img2img import ImageEditUpstream
 from atrium_gateway.upstreams.llm import LlmUpstream
 from atrium_gateway.upstreams.stt import SttUpstream
+from atrium_gateway.upstreams.text2image import TextToImageUpstream
 from atrium_gateway.upstreams.tts import TtsUpstream
 from atrium_gateway.usage.reports import UsageReports
 
@@ -21,6 +23,8 @@ OFFERED = (
     Capability.EMBEDDING,
     Capability.TRANSCRIPTION,
     Capability.SPEECH,
+    Capability.TEXT_TO_IMAGE,
+    Capability.IMAGE_TO_IMAGE,
 )
 """Capabilities that have an endpoint."""
 
@@ -36,10 +40,13 @@ class Gateway:
         llm: The llm service.
         stt: The stt service.
         tts: The tts service.
+        text2image: The text2image service.
+        img2img: The img2img service.
         services: Watches of every service's health, by service name.
         reports: What was used.
         now: The time, aware UTC.
         live: The sessions of live transcription.
+        max_picture_bytes: Largest picture or mask of an edit.
     """
 
     authenticator: Authenticator
@@ -48,10 +55,13 @@ class Gateway:
     llm: LlmUpstream
     stt: SttUpstream
     tts: TtsUpstream
+    text2image: TextToImageUpstream
+    img2img: ImageEditUpstream
     services: Mapping[str, ServiceWatch]
     reports: UsageReports
     now: Callable[[], datetime]
     live: LiveSessions = field(default_factory=LiveSessions)
+    max_picture_bytes: int = 32 << 20
     _resolved: dict[tuple[str, Capability], ModelEntry] = field(default_factory=dict)
 
     def resolve(self, name: str, capability: Capability) -> ModelEntry:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from atrium_common.errors import (
@@ -177,6 +178,8 @@ def openai_body(failure: HttpFailure) -> bytes:
 async def handle(request: Request, error: Exception) -> Response:
     """Answers for everything that a route, the router or a middleware raises."""
     request_id = record_of(request.scope).request_id
+    if isinstance(error, ClientDisconnect):
+        error = Cancelled("The client left before its request had arrived.")
     if not isinstance(error, AtriumError | HTTPException):
         logger.error("unhandled exception", request_id=request_id, exc_info=error)
     failure = describe(error, request_id=request_id)

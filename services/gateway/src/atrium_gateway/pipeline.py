@@ -31,6 +31,8 @@ DEADLINES: dict[Capability, timedelta] = {
     Capability.EMBEDDING: timedelta(minutes=2),
     Capability.TRANSCRIPTION: timedelta(hours=1),
     Capability.SPEECH: timedelta(hours=1),
+    Capability.TEXT_TO_IMAGE: timedelta(minutes=30),
+    Capability.IMAGE_TO_IMAGE: timedelta(minutes=30),
 }
 """Longest time that a request may take, upload excluded, by capability."""
 
@@ -265,6 +267,8 @@ def exceeds(used: Usage, bound: Usage) -> bool:
         or used.characters > bound.characters
         or used.input_audio > bound.input_audio
         or used.output_audio > bound.output_audio
+        or used.images > bound.images
+        or used.millimegapixel_steps > bound.millimegapixel_steps
     )
 
 

@@ -49,6 +49,10 @@ class GatewaySettings(SharedPrefixSettings):
     """gRPC target of the stt service."""
     tts_target: str = "127.0.0.1:7861"
     """gRPC target of the tts service."""
+    text2image_target: str = "127.0.0.1:7860"
+    """gRPC target of the text2image service."""
+    img2img_target: str = "127.0.0.1:7863"
+    """gRPC target of the img2img service."""
     service_credential: SecretStr | None = Field(default=None, min_length=16)
     """The suite's shared secret for calls between its own processes."""
     tls_certificate: Path | None = None
@@ -89,6 +93,10 @@ class GatewaySettings(SharedPrefixSettings):
     """Largest JSON body."""
     max_upload_bytes: int = Field(default=200 << 20, ge=1024)
     """Largest uploaded media file."""
+    max_picture_bytes: int = Field(default=32 << 20, ge=1024)
+    """Largest picture or mask of an edit; the img2img service has a limit of its own."""
+    max_picture_body_bytes: int = Field(default=16 << 20, ge=1024)
+    """Largest JSON body with pictures in base64."""
     live_sessions: int = Field(default=1000, ge=1)
     """Sessions of live transcription that may be open at once."""
     live_session_seconds: float = Field(default=3600.0, gt=0, le=3600)

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from openai import AsyncOpenAI
+from PIL import Image
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from atrium_common.catalogue import Catalogue
 from atrium_common.testing import CREDENTIAL, running_server
 from atrium_common.weights import WeightStore
+from atrium_diffusion.domain import Pixels
+from atrium_diffusion.finishing import Finisher
+from atrium_diffusion.studio import Studio
 from atrium_gateway.app import create_app
 from atrium_gateway.auth.keys import make_key
 from atrium_gateway.auth.tokens import TokenClaims
@@ -36,10 +41,15 @@ from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.domain import ApiKey, Tenant
 from atrium_gateway.upstreams.fleet import open_fleet
 from atrium_gateway.usage.reports import EventView
+from atrium_img2img.engines import open_engines as open_img2img
+from atrium_img2img.servicer import ImageEditServicer
+from atrium_img2img.uploads import Uploads
 from atrium_llm.engines import open_engines as open_llm
 from atrium_llm.servicer import TextGenerationServicer
 from atrium_stt.engines import open_engines as open_stt
 from atrium_stt.servicer import TranscriptionServicer
+from atrium_text2image.engines import open_engines as open_text2image
+from atrium_text2image.servicer import TextToImageServicer
 from atrium_tts.engines import open_engines as open_tts
 from atrium_tts.servicer import SpeechServicer
 from atrium_tts.speech import Speaker
@@ -62,7 +72,29 @@ models:
      options: {delay_seconds: 0.1, draws: false, instructable: false, clones: false}}
   - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake,
      aliases: [whisper-1]}
+  - {id: fake-pictures, service: text2image, capabilities: [text-to-image], engine: fake,
+     aliases: [gpt-image-1, dall-e-3], options: {default_steps: 8},
+     price: {image: 2, megapixel_step: 1}}
+  - {id: fake-slow-pictures, service: text2image, capabilities: [text-to-image], engine: fake,
+     options: {seconds_per_step: 0.01, default_steps: 150}}
+  - {id: fake-edits, service: img2img, capabilities: [image-to-image], engine: fake,
+     aliases: [gpt-image-1, dall-e-2], options: {default_steps: 10}}
+  - {id: fake-slow-edits, service: img2img, capabilities: [image-to-image], engine: fake,
+     options: {seconds_per_step: 0.01, default_steps: 150}}
+adapters:
+  - {id: fake-lora, kind: lora, models: [fake-pictures, fake-edits],
+     digest: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
 """
+
+
+class Prudish:
+    """A safety check that refuses what a test says, by the mean of its pixels."""
+
+    def __init__(self) -> None:
+        self.refuses: Callable[[float], bool] = lambda mean: False
+
+    async def unsafe(self, pixels: Pixels) -> bool:
+        return self.refuses(float(pixels.mean()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +108,9 @@ class Rest:
     llm_port: int
     tts_engine: Any
     stt_engine: Any
+    drawing_engine: Any
+    editing_engine: Any
+    safety: Prudish
     stop_stt: Callable[[], Awaitable[None]]
     live: LiveSessions
     log: io.BytesIO
@@ -179,11 +214,32 @@ async def running_tts(catalogue: Catalogue, folder: Path) -> AsyncIterator[tuple
 
 
 @asynccontextmanager
+async def running_pictures(
+    catalogue: Catalogue, safety: Prudish
+) -> AsyncIterator[tuple[Any, int, Any, int]]:
+    """Runs the services that draw and edit; gives their fake engines and their ports."""
+    store, finisher = WeightStore(Path("unused")), Finisher(safety=safety)
+    drawing = open_text2image(
+        catalogue.for_service("text2image"), store=store, adapters=catalogue.adapters
+    )
+    editing = open_img2img(
+        catalogue.for_service("img2img"), store=store, adapters=catalogue.adapters
+    )
+    draws = TextToImageServicer(drawing, catalogue, studio=Studio(drawing, finisher=finisher))
+    edits = ImageEditServicer(
+        editing, catalogue, studio=Studio(editing, finisher=finisher), uploads=Uploads()
+    )
+    async with running_server(draws, drawing) as one, running_server(edits, editing) as other:
+        yield drawing.engines[0], one.port, editing.engines[0], other.port
+
+
+@asynccontextmanager
 async def running_rest(
     folder: Path,
     *,
     llm: bool = True,
     tts: bool = True,
+    pictures: bool = True,
     live: LiveLimits | None = None,
     models: str = CATALOGUE,
 ) -> AsyncIterator[Rest]:
@@ -205,11 +261,18 @@ async def running_rest(
         tts_engine, tts_port = None, free_port()
         if tts:
             tts_engine, tts_port = await stack.enter_async_context(running_tts(catalogue, folder))
+        safety = Prudish()
+        drawing, drawing_port, editing, editing_port = None, free_port(), None, free_port()
+        if pictures:
+            running = await stack.enter_async_context(running_pictures(catalogue, safety))
+            drawing, drawing_port, editing, editing_port = running
         fleet = await stack.enter_async_context(
             open_fleet(
                 llm_target=f"127.0.0.1:{llm_port}",
                 stt_target=f"127.0.0.1:{stt_port}",
                 tts_target=f"127.0.0.1:{tts_port}",
+                text2image_target=f"127.0.0.1:{drawing_port}",
+                img2img_target=f"127.0.0.1:{editing_port}",
                 service_credential=CREDENTIAL,
             )
         )
@@ -222,22 +285,31 @@ async def running_rest(
             llm=fleet.llm,
             stt=fleet.stt,
             tts=fleet.tts,
+            text2image=fleet.text2image,
+            img2img=fleet.img2img,
             services=fleet.watches,
             reports=core.reports,
             now=lambda: datetime.now(UTC),
             live=LiveSessions(live),
+            max_picture_bytes=2 << 20,
         )
         log, registry = io.BytesIO(), CollectorRegistry()
         app = create_app(
             gateway,
-            limits=BodyLimits(body_bytes=1 << 20, upload_bytes=8 << 20, idle_seconds=0.5),
+            limits=BodyLimits(
+                body_bytes=1 << 20,
+                upload_bytes=8 << 20,
+                picture_body_bytes=4 << 20,
+                idle_seconds=0.5,
+            ),
             registry=registry,
             access_log=AccessLog(log),
             cors_origins=("https://app.example",),
         )
         async with asyncio.timeout(10):
+            up = {"llm": llm, "stt": True, "tts": tts, "text2image": pictures, "img2img": pictures}
             for name, watch in fleet.watches.items():
-                if {"llm": llm, "stt": True, "tts": tts}[name]:
+                if up[name]:
                     await watch.until_serving()
         port = await stack.enter_async_context(serving(app, gateway.live))
         yield Rest(
@@ -248,6 +320,9 @@ async def running_rest(
             llm_port=llm_port,
             tts_engine=tts_engine,
             stt_engine=stt_engine,
+            drawing_engine=drawing,
+            editing_engine=editing,
+            safety=safety,
             stop_stt=stt.aclose,
             live=gateway.live,
             log=log,
@@ -318,6 +393,43 @@ def recording() -> bytes:
         out.setframerate(8000)
         out.writeframes(bytes(2 * 8000 * 12))
     return file.getvalue()
+
+
+@pytest.fixture
+def picture() -> Callable[..., bytes]:
+    """Makes a picture file: a gradient, in a size, a mode and a format."""
+
+    def make(
+        width: int = 64, height: int = 48, *, mode: str = "RGB", shape: str = "PNG", **options: Any
+    ) -> bytes:
+        rows, columns = np.mgrid[0:height, 0:width]
+        channels = [columns * 255 // width, rows * 255 // height, (rows + columns) % 256]
+        image = Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).convert(mode)
+        file = io.BytesIO()
+        image.save(file, shape, **options)
+        return file.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def pixels() -> Callable[[bytes], Pixels]:
+    """Decodes a picture file."""
+    return lambda data: np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.fixture
+def named_events() -> Callable[[str], list[tuple[str, Any]]]:
+    """Reads the names and the data of an event stream."""
+
+    def read(text: str) -> list[tuple[str, Any]]:
+        blocks = [block.split("\n", 1) for block in text.strip().split("\n\n")]
+        return [
+            (name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+            for name, data in blocks
+        ]
+
+    return read
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ models:
   - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake}
 """
     async with (
-        start_rest(tts=False, models=models) as rest,
+        start_rest(tts=False, pictures=False, models=models) as rest,
         rest.client(await rest.key("health-few")) as client,
     ):
         health = await client.get("/health")

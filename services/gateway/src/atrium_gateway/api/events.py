@@ -1,6 +1,6 @@
 """Server-sent events: an answer that arrives piece by piece, and how it ends when it breaks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 import structlog
@@ -42,6 +42,13 @@ class EventStream:
         """Sends one event at once. `data` is JSON on one line."""
         head = f"event: {event}\n".encode() if event else b""
         await self._exchange.write(b"%bdata: %b\n\n" % (head, data))
+
+    async def send_pieces(self, pieces: Iterable[bytes], *, event: str) -> None:
+        """Sends one large event, no faster than the client takes it."""
+        await self._exchange.write(b"event: %b\ndata: " % event.encode())
+        for piece in pieces:
+            await self._exchange.write(piece)
+        await self._exchange.write(b"\n\n")
 
     async def close(self, *, done: bool = False) -> None:
         """Ends the stream; with OpenAI's `[DONE]` if `done`."""

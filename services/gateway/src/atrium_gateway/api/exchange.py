@@ -85,6 +85,21 @@ class Exchange(Request):
         await self._send({"type": "http.response.start", "status": status, "headers": pairs})
         await self._send({"type": "http.response.body", "body": body})
 
+    async def reply_in_pieces(
+        self,
+        pieces: Iterable[bytes],
+        *,
+        size: int,
+        content_type: str = JSON,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Sends the whole answer, of `size` bytes, no faster than the client takes it."""
+        length = {"content-length": str(size)}
+        await self.start(content_type=content_type, headers={**(headers or {}), **length})
+        for piece in pieces:
+            await self.write(piece)
+        await self.write(b"", last=True)
+
     async def start(self, *, content_type: str, headers: Mapping[str, str]) -> None:
         """Sends the status and headers of an answer that `write` continues."""
         pairs = [(b"content-type", content_type.encode()), *encoded(headers)]

@@ -1,6 +1,7 @@
 """`GET /v1/models`, `/v1/models/{model}` and `/api/models`: what can be asked for."""
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Struct
@@ -11,6 +12,9 @@ from atrium_common.errors import AtriumError, NotFound
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.deps import OFFERED, Gateway
 from atrium_gateway.upstreams.health import ServiceWatch
+from atrium_gateway.upstreams.img2img import ImageEditUpstream
+from atrium_gateway.upstreams.pictures import Limits
+from atrium_gateway.upstreams.text2image import TextToImageUpstream
 
 _ENCODER = msgspec.json.Encoder()
 CREATED = 1_735_689_600
@@ -42,6 +46,7 @@ class ModelDetail(Struct, frozen=True, kw_only=True):
         state: ``"ready"``, ``"loading"``, ``"unloaded"``, ``"failed"``, or
             ``"unknown"`` while its service does not answer.
         default_for: Capabilities for which it serves requests that name no model.
+        pictures: Sizes and steps that a picture model takes, while its service answers.
     """
 
     id: str
@@ -56,6 +61,7 @@ class ModelDetail(Struct, frozen=True, kw_only=True):
     digest: str
     context_length: int | None
     embedding_dimensions: int | None
+    pictures: Limits | None
 
 
 class ModelDetails(Struct, frozen=True):
@@ -93,7 +99,11 @@ async def list_model_details(exchange: Exchange) -> None:
         )
     )
     states = {model.id: model for models in answers for model in models}
-    details = [_detail(gateway, entry, states.get(entry.id)) for entry in _offered(gateway)]
+    limits = await _picture_limits(gateway, tenant=principal.tenant, request_id=request_id)
+    details = [
+        _detail(gateway, entry, states.get(entry.id), limits.get(entry.id))
+        for entry in _offered(gateway)
+    ]
     await exchange.reply(_ENCODER.encode(ModelDetails(details)))
 
 
@@ -104,6 +114,23 @@ async def _known(watch: ServiceWatch, *, tenant: str, request_id: str) -> list[M
         return list(await watch.models(tenant=tenant, request_id=request_id))
     except AtriumError:
         return []  # shown as unknown: a list must not fail because one service does
+
+
+async def _picture_limits(gateway: Gateway, *, tenant: str, request_id: str) -> dict[str, Limits]:
+    """What the picture models take, by model; those of a service that is down are missing."""
+
+    async def ask(name: str, service: TextToImageUpstream | ImageEditUpstream) -> Sequence[Limits]:
+        if not gateway.services[name].health.serving:
+            return ()
+        try:
+            return await service.limits(tenant=tenant, request_id=request_id)
+        except AtriumError:
+            return ()
+
+    answers = await asyncio.gather(
+        ask("text2image", gateway.text2image), ask("img2img", gateway.img2img)
+    )
+    return {limits.model: limits for answer in answers for limits in answer}
 
 
 def _offered(gateway: Gateway) -> list[ModelEntry]:
@@ -118,7 +145,9 @@ def _object(entry: ModelEntry) -> ModelObject:
     )
 
 
-def _detail(gateway: Gateway, entry: ModelEntry, info: ModelInfo | None) -> ModelDetail:
+def _detail(
+    gateway: Gateway, entry: ModelEntry, info: ModelInfo | None, pictures: Limits | None
+) -> ModelDetail:
     defaults = [
         str(capability)
         for capability in entry.capabilities
@@ -138,4 +167,5 @@ def _detail(gateway: Gateway, entry: ModelEntry, info: ModelInfo | None) -> Mode
         digest=entry.digest,
         context_length=entry.context_length,
         embedding_dimensions=entry.embedding_dimensions,
+        pictures=pictures,
     )

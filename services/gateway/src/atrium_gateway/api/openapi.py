@@ -22,7 +22,8 @@ def operation(
     query: type[Struct] | None = None,
     answer: type[Struct] | None = None,
     path: str = "",
-    audio: bool = False,
+    files: Mapping[str, Any] | None = None,
+    media: str = "",
     streams: bool = False,
     status: int = 200,
     public: bool = False,
@@ -31,11 +32,12 @@ def operation(
 
     Args:
         body: Struct of a JSON body.
-        form: Struct of a form's fields, beside `file`.
+        form: Struct of a form's fields, beside its files.
         query: Struct of the query.
         answer: Struct of the answer.
         path: Name of the path's parameter, if it has one.
-        audio: True if the answer may be an audio file.
+        files: Schema of the form's files; one `file` if not given.
+        media: Type of the file that the answer may be, e.g. ``"audio/*"``.
         streams: True if the answer may be server-sent events.
         status: Of an answer that is no error.
         public: True if no credential is needed.
@@ -44,8 +46,8 @@ def operation(
     if body is not None:
         content["application/json"] = {"schema": _ref(body)}
     if form is not None:
-        content["multipart/form-data"] = {"schema": {"allOf": [_ref(form), _FILE]}}
-    response = _response(answer, audio=audio, streams=streams)
+        content["multipart/form-data"] = {"schema": {"allOf": [_ref(form), files or _FILE]}}
+    response = _response(answer, media=media, streams=streams)
     extra: dict[str, Any] = {"responses": {str(status): response}}
     if content:
         extra["requestBody"] = {"required": True, "content": content}
@@ -61,23 +63,30 @@ def operation(
     return extra
 
 
+_BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
 _FILE: Mapping[str, Any] = {
     "type": "object",
     "required": ["file"],
-    "properties": {"file": {"type": "string", "format": "binary"}},
+    "properties": {"file": _BINARY},
 }
+PICTURE_FILES: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["image"],
+    "properties": {"image": {"type": "array", "items": _BINARY}, "mask": _BINARY},
+}
+"""Files of an edit: one picture or several, and a mask."""
 
 
 def _ref(kind: type[Struct]) -> dict[str, str]:
     return {"$ref": _REF.format(name=kind.__name__)}
 
 
-def _response(answer: type[Struct] | None, *, audio: bool, streams: bool) -> dict[str, Any]:
+def _response(answer: type[Struct] | None, *, media: str, streams: bool) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if answer is not None:
         content["application/json"] = {"schema": _ref(answer)}
-    if audio:
-        content["audio/*"] = {"schema": {"type": "string", "format": "binary"}}
+    if media:
+        content[media] = {"schema": {"type": "string", "format": "binary"}}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return {"description": "Success", "content": content}

@@ -17,6 +17,8 @@ from atrium_gateway.api.audio_schema import (
 from atrium_gateway.api.chat_schema import ChatRequest
 from atrium_gateway.api.completions_schema import CompletionRequest
 from atrium_gateway.api.embeddings import EmbeddingRequest
+from atrium_gateway.api.images_schema import ImageEditJson, ImageRequest
+from atrium_gateway.api.picture_schema import ImageToImageJson, TextToImageRequest
 from atrium_gateway.api.speech_schema import SpeechRequest, TextToSpeechRequest, VoiceJson
 
 HARMLESS = frozenset(
@@ -29,10 +31,15 @@ HARMLESS = frozenset(
         "prompt_cache_key",
         "modalities",
         "chunking_strategy",
+        "background",
+        "moderation",
+        "input_fidelity",
     }
 )
 """Accepted without effect, where an endpoint takes them: they ask for nothing, and a
 value that would ask for something (`store: true`) is refused."""
+
+_NO_PICTURES = {"complexity", "frame_count", "frame_duration_ms", "style", "svg"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,10 @@ PARAMETERS = {
     ),
     "/v1/audio/translations": _lists(TranslationForm, set(), extra={"file"}),
     "/v1/audio/speech": _lists(SpeechRequest, set()),
+    "/v1/images/generations": _lists(ImageRequest, _NO_PICTURES),
+    "/v1/images/edits": _lists(ImageEditJson, {*_NO_PICTURES, "markup"}, extra={"image"}),
+    "/api/text-to-image": _lists(TextToImageRequest, set()),
+    "/api/image-to-image": _lists(ImageToImageJson, set()),
     "/api/speech-to-text": _lists(SpeechJson, set(), extra={"file"}),
     "/api/text-to-speech": _lists(TextToSpeechRequest, set()),
     "/api/voices": _lists(VoiceJson, set(), extra={"file"}),

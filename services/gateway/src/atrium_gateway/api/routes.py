@@ -30,6 +30,14 @@ from atrium_gateway.api.health import (
     show_liveness,
     show_readiness,
 )
+from atrium_gateway.api.image_to_image import create_image_to_image
+from atrium_gateway.api.images import create_image, edit_image
+from atrium_gateway.api.images_schema import (
+    ImageEditForm,
+    ImageEditJson,
+    ImageRequest,
+    ImagesAnswer,
+)
 from atrium_gateway.api.models import (
     ModelDetails,
     ModelList,
@@ -38,7 +46,13 @@ from atrium_gateway.api.models import (
     list_models,
     retrieve_model,
 )
-from atrium_gateway.api.openapi import operation
+from atrium_gateway.api.openapi import PICTURE_FILES, operation
+from atrium_gateway.api.picture_schema import (
+    ImageToImageForm,
+    ImageToImageJson,
+    PicturesAnswer,
+    TextToImageRequest,
+)
 from atrium_gateway.api.realtime import ONLY_A_SOCKET, serve_realtime, show_realtime
 from atrium_gateway.api.speech import create_speech
 from atrium_gateway.api.speech_schema import (
@@ -53,6 +67,7 @@ from atrium_gateway.api.speech_schema import (
     VoicesQuery,
 )
 from atrium_gateway.api.speech_to_text import create_speech_to_text
+from atrium_gateway.api.text_to_image import create_text_to_image
 from atrium_gateway.api.text_to_speech import create_text_to_speech
 from atrium_gateway.api.usage import list_usage_events, show_usage
 from atrium_gateway.api.usage_schema import EventsAnswer, EventsQuery, UsageAnswer, UsageQuery
@@ -98,7 +113,7 @@ PATHS = (
         "/v1/audio/speech",
         create_speech,
         "openai",
-        operation(body=SpeechRequest, audio=True, streams=True),
+        operation(body=SpeechRequest, media="audio/*", streams=True),
     ),
     Path(
         "POST",
@@ -113,6 +128,26 @@ PATHS = (
         create_translation,
         "openai",
         operation(form=TranslationForm, answer=JsonAnswer),
+    ),
+    Path(
+        "POST",
+        "/v1/images/generations",
+        create_image,
+        "openai",
+        operation(body=ImageRequest, answer=ImagesAnswer, streams=True),
+    ),
+    Path(
+        "POST",
+        "/v1/images/edits",
+        edit_image,
+        "openai",
+        operation(
+            body=ImageEditJson,
+            form=ImageEditForm,
+            files=PICTURE_FILES,
+            answer=ImagesAnswer,
+            streams=True,
+        ),
     ),
     Path("GET", "/v1/realtime", show_realtime, "openai", ONLY_A_SOCKET),
     Path("GET", "/v1/models", list_models, "openai", operation(answer=ModelList)),
@@ -135,7 +170,30 @@ PATHS = (
         "/api/text-to-speech",
         create_text_to_speech,
         "suite",
-        operation(body=TextToSpeechRequest, answer=TextToSpeechAnswer, audio=True, streams=True),
+        operation(
+            body=TextToSpeechRequest, answer=TextToSpeechAnswer, media="audio/*", streams=True
+        ),
+    ),
+    Path(
+        "POST",
+        "/api/text-to-image",
+        create_text_to_image,
+        "suite",
+        operation(body=TextToImageRequest, answer=PicturesAnswer, media="image/*", streams=True),
+    ),
+    Path(
+        "POST",
+        "/api/image-to-image",
+        create_image_to_image,
+        "suite",
+        operation(
+            body=ImageToImageJson,
+            form=ImageToImageForm,
+            files=PICTURE_FILES,
+            answer=PicturesAnswer,
+            media="image/*",
+            streams=True,
+        ),
     ),
     Path(
         "GET", "/api/voices", list_voices, "suite", operation(query=VoicesQuery, answer=VoiceList)
@@ -199,6 +257,14 @@ STRUCTS: tuple[type[Struct], ...] = (
     SpeechRequest,
     TextToSpeechRequest,
     TextToSpeechAnswer,
+    ImageRequest,
+    ImageEditForm,
+    ImageEditJson,
+    ImagesAnswer,
+    TextToImageRequest,
+    ImageToImageForm,
+    ImageToImageJson,
+    PicturesAnswer,
     VoicesQuery,
     VoiceForm,
     VoiceJson,

@@ -17,7 +17,7 @@ from atrium_gateway.api.exchange import Exchange
 MEMORY_BYTES = 1 << 20
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 64 << 10
-LIST_FIELDS = frozenset({"timestamp_granularities", "keywords", "hotwords"})
+LIST_FIELDS = frozenset({"timestamp_granularities", "keywords", "hotwords", "loras"})
 LOW_BIT_RATE = 16_000
 """Bits per second of speech in a thrifty codec. Audio in a thriftier one lasts longer
 than its bound; its reservation then grows by the heartbeat."""
@@ -67,7 +67,7 @@ async def form_upload(exchange: Exchange) -> AsyncIterator[Upload]:
             if isinstance(value, UploadFile):
                 upload = _file(name, value)
             else:
-                _put(fields, name, value)
+                put_field(fields, name, value)
         if upload is None:
             raise InvalidArgument("The form has no 'file'.", field="file")
         try:
@@ -87,7 +87,7 @@ async def raw_upload(exchange: Exchange) -> AsyncIterator[Upload]:
     """
     fields: dict[str, object] = {}
     for name, value in exchange.query_params.multi_items():
-        _put(fields, name, value)
+        put_field(fields, name, value)
     with SpooledTemporaryFile(max_size=MEMORY_BYTES) as file:
         size = 0
         async for piece in exchange.stream():
@@ -113,7 +113,7 @@ def _file(name: str, value: UploadFile) -> UploadFile:
     return value
 
 
-def _put(fields: dict[str, object], name: str, value: str) -> None:
+def put_field(fields: dict[str, object], name: str, value: str) -> None:
     """Adds a field; OpenAI's clients mark a list's name with brackets."""
     plain = name.removesuffix("[]")
     if plain in LIST_FIELDS:

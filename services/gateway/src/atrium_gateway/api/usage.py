@@ -118,6 +118,7 @@ def _counts(totals: Totals) -> Counts:
         images=totals.images,
         megapixel_steps=totals.millimegapixel_steps / 1000,
         pages=totals.pages,
+        inference_time=totals.inference_time.total_seconds(),
         cost=f"{totals.cost:f}",
     )
 

@@ -30,7 +30,10 @@ class EventsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """What was consumed; audio in seconds, cost as a decimal number in text."""
+    """What was consumed; audio in seconds, cost as a decimal number in text.
+
+    `inference_time` is the time of the devices, in seconds.
+    """
 
     requests: int
     refunded: int
@@ -43,6 +46,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     images: int
     megapixel_steps: float
     pages: int
+    inference_time: float
     cost: str
 
 

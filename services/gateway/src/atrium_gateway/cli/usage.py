@@ -57,6 +57,8 @@ def _record(group: UsageGroup, by: Sequence[Group]) -> Record:
         "audio_seconds": (totals.input_audio + totals.output_audio).total_seconds(),
         "characters": totals.characters,
         "images": totals.images,
+        "megapixel_steps": totals.millimegapixel_steps / 1000,
         "pages": totals.pages,
+        "inference_seconds": totals.inference_time.total_seconds(),
         "cost": totals.cost,
     }

@@ -20,7 +20,11 @@ UPLOAD_PATHS = (
     "/v1/audio/translations",
     "/api/speech-to-text",
     "/api/voices",
+    "/v1/images/edits",
+    "/api/image-to-image",
 )
+PICTURE_PATHS = ("/v1/images/edits", "/api/image-to-image")
+"""What takes pictures in base64, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +34,14 @@ class BodyLimits:
     Attributes:
         body_bytes: Largest JSON body.
         upload_bytes: Largest upload, its multipart framing included.
+        picture_body_bytes: Largest JSON body with pictures in base64.
         idle_seconds: Longest pause between two pieces of a body.
         total_seconds: Longest time for a whole body.
     """
 
     body_bytes: int
     upload_bytes: int
+    picture_body_bytes: int = 16 << 20
     idle_seconds: float = 30.0
     total_seconds: float = 1800.0
 
@@ -76,8 +82,12 @@ class BodyLimit:
                 declared = int(value)
             elif name == b"content-type":
                 is_json = value.lower().startswith(b"application/json")
-        upload = not is_json and scope["path"].startswith(UPLOAD_PATHS)
-        return (self._limits.upload_bytes if upload else self._limits.body_bytes), declared
+        limits, path = self._limits, scope["path"]
+        if not is_json and path.startswith(UPLOAD_PATHS):
+            return limits.upload_bytes, declared
+        if path in PICTURE_PATHS:
+            return max(limits.body_bytes, limits.picture_body_bytes), declared
+        return limits.body_bytes, declared
 
 
 class _BoundedReceive:

@@ -17,7 +17,8 @@ from atrium_common.wire import usage_from_proto
 from atrium_gateway.upstreams.port import Caller
 
 T = TypeVar("T")
-_OUTER = re.compile(r"^(job\.(chat\.|sampling\.)?|config\.)")
+_OUTER = re.compile(r"^(job\.(chat\.|sampling\.)?|(config\.)?(denoising\.|output\.)?)")
+_UPLOADED = re.compile(r"^(image|mask)_(chunk|end)$")
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -135,6 +136,8 @@ def translated(error: grpc.aio.AioRpcError | asyncio.CancelledError) -> BaseExce
         if told.field:
             # Fields are known to REST clients without the wire's outer messages.
             told.field = _OUTER.sub("", told.field).replace("inputs", "input", 1)
+            told.field = told.field.replace("preview.", "preview_", 1)
+            told.field = _UPLOADED.sub(r"\1", told.field)
         return told
     task = asyncio.current_task()
     if task is not None and task.cancelling():

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from atrium_common.channels import open_channel
 from atrium_common.tls import ClientTls
-from atrium_gateway.upstreams import llm, stt, tts
+from atrium_gateway.upstreams import img2img, llm, stt, text2image, tts
 from atrium_gateway.upstreams.calls import Credentials
 from atrium_gateway.upstreams.health import ServiceWatch
+from atrium_gateway.upstreams.img2img import ImageEditUpstream
 from atrium_gateway.upstreams.llm import LlmUpstream
 from atrium_gateway.upstreams.stt import SttUpstream
+from atrium_gateway.upstreams.text2image import TextToImageUpstream
 from atrium_gateway.upstreams.tts import TtsUpstream
 
 
@@ -21,6 +23,8 @@ class Fleet:
     llm: LlmUpstream
     stt: SttUpstream
     tts: TtsUpstream
+    text2image: TextToImageUpstream
+    img2img: ImageEditUpstream
     watches: Mapping[str, ServiceWatch]
 
 
@@ -30,6 +34,8 @@ async def open_fleet(
     llm_target: str,
     stt_target: str,
     tts_target: str,
+    text2image_target: str,
+    img2img_target: str,
     service_credential: str,
     tls: ClientTls | None = None,
 ) -> AsyncIterator[Fleet]:
@@ -45,6 +51,8 @@ async def open_fleet(
             ("llm", llm_target, llm.SERVICE),
             ("stt", stt_target, stt.SERVICE),
             ("tts", tts_target, tts.SERVICE),
+            ("text2image", text2image_target, text2image.SERVICE),
+            ("img2img", img2img_target, img2img.SERVICE),
         ):
             channels[name] = open_channel(target, tls=tls, health_service=service)
             stack.push_async_callback(channels[name].close, None)
@@ -61,5 +69,7 @@ async def open_fleet(
             llm=LlmUpstream(channels["llm"], credentials),
             stt=SttUpstream(channels["stt"], credentials),
             tts=TtsUpstream(channels["tts"], credentials),
+            text2image=TextToImageUpstream(channels["text2image"], credentials),
+            img2img=ImageEditUpstream(channels["img2img"], credentials),
             watches=watches,
         )

@@ -46,6 +46,7 @@ class Totals:
     images: int = 0
     millimegapixel_steps: int = 0
     pages: int = 0
+    inference_time: timedelta = timedelta()
     cost: Decimal = Decimal()
 
 
@@ -240,11 +241,12 @@ def _totals(row: Row[tuple[object, ...]], *, refunded: int) -> Totals:
     # PostgreSQL's SUM(bigint) is a Decimal.
     counts = {name: int(row._mapping[name]) for name in COUNTS}
     cost, audio_in = counts.pop("cost_nano"), counts.pop("input_audio_ms")
-    audio_out = counts.pop("output_audio_ms")
+    audio_out, inference = counts.pop("output_audio_ms"), counts.pop("inference_ms")
     return Totals(
         refunded=refunded,
         input_audio=timedelta(milliseconds=audio_in),
         output_audio=timedelta(milliseconds=audio_out),
+        inference_time=timedelta(milliseconds=inference),
         cost=Decimal(cost) / NANO,
         **counts,
     )

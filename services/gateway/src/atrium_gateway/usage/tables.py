@@ -15,6 +15,7 @@ COUNTS = (
     "images",
     "millimegapixel_steps",
     "pages",
+    "inference_ms",
     "cost_nano",
 )
 """Columns that are summed, in events and roll-ups alike."""
@@ -43,7 +44,6 @@ usage_events = Table(
     Column("engine", String(64), nullable=False),
     Column("model_digest", String(64), nullable=False),
     Column("queue_ms", BigInteger, nullable=False),
-    Column("inference_ms", BigInteger, nullable=False),
     Column("price_version", Integer, nullable=False),
     Column("reserved", Text, nullable=False),
     *_counts(),

@@ -177,6 +177,7 @@ def _counts(event: UsageEvent) -> tuple[int, ...]:
         units.images,
         units.millimegapixel_steps,
         units.pages,
+        event.inference_ms,
         event.cost_nano,
     )
 
@@ -199,7 +200,6 @@ def _row(event: UsageEvent) -> dict[str, int | str | bool | None]:
         "engine": event.engine,
         "model_digest": event.model_digest,
         "queue_ms": event.queue_ms,
-        "inference_ms": event.inference_ms,
         "price_version": event.price_version,
         "reserved": _JSON.encode(event.reserved).decode(),
         **dict(zip(COUNTS, _counts(event), strict=True)),
