@@ -36,7 +36,7 @@ def to_srgb(image: Image.Image) -> tuple[Pixels, Alpha | None]:
 
 def _in_8_bits(image: Image.Image) -> tuple[Image.Image, Alpha | None]:
     levels = np.asarray(image)
-    grey = Image.fromarray(np.rint(levels / 257.0).astype(np.uint8))
+    grey = Image.fromarray(((levels.astype(np.uint32) + 128) // 257).astype(np.uint8))
     clear = image.info.get("transparency")
     if not isinstance(clear, int):
         return grey, None
@@ -46,7 +46,8 @@ def _in_8_bits(image: Image.Image) -> tuple[Image.Image, Alpha | None]:
 def _alpha(image: Image.Image) -> Alpha | None:
     if not image.has_transparency_data:
         return None
-    return _unless_opaque(np.array(image.convert("RGBA").getchannel("A")))
+    channels = image if "A" in image.getbands() else image.convert("RGBA")
+    return _unless_opaque(np.array(channels.getchannel("A")))
 
 
 def _unless_opaque(alpha: Alpha) -> Alpha | None:
@@ -56,24 +57,29 @@ def _unless_opaque(alpha: Alpha) -> Alpha | None:
 def _profiled(image: Image.Image, profile: object) -> Image.Image:
     """Brings colours to sRGB, by the picture's profile where it has one that holds."""
     if image.mode in ("1", "L", "LA"):
-        plain = image.convert("L")
-    elif image.mode == "CMYK":
-        plain = image
-    else:
+        plain = _as(image, "L")
+    elif image.mode == "P":
         # By way of RGBA, because a palette's transparency has no place in RGB.
         plain = image.convert("RGBA").convert("RGB")
+    else:
+        plain = image if image.mode == "CMYK" else _as(image, "RGB")
     if isinstance(profile, bytes) and 0 < len(profile) <= MAX_PROFILE_BYTES:
         try:
             return _through_profile(plain, profile)
         except (ImageCms.PyCMSError, OSError):
             pass
-    return plain.convert("RGB")
+    return _as(plain, "RGB")
+
+
+def _as(image: Image.Image, mode: str) -> Image.Image:
+    """Converts without copying what is in that mode: a picture may take half a gigabyte."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _through_profile(image: Image.Image, profile: bytes) -> Image.Image:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if "sRGB" in ImageCms.getProfileDescription(source):
-        return image.convert("RGB")  # exactly: a transform would be off by one here and there
+        return _as(image, "RGB")  # exactly: a transform would be off by one here and there
     target = ImageCms.createProfile("sRGB")
     converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
     if converted is None:

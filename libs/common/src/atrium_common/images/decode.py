@@ -47,6 +47,8 @@ _DAMAGE = (
     LookupError,
     TypeError,
     ArithmeticError,
+    AssertionError,
+    AttributeError,
     struct.error,
     zlib.error,
 )
@@ -58,7 +60,7 @@ class ImageLimits:
 
     Attributes:
         max_bytes: Of the file.
-        max_pixels: Width times height.
+        max_pixels: Width times height. Decoding takes up to 16 bytes of memory for each.
         max_side: Pixels of the longer side.
     """
 
