@@ -324,7 +324,7 @@ SEEDS = [
 
 @given(st.data())
 @settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 def test_no_damage_is_anything_but_a_picture_or_a_refusal(data: st.DataObject) -> None:
     file = bytearray(data.draw(st.sampled_from(SEEDS)))

@@ -45,7 +45,7 @@ from atrium_diffusion.wire import (
     write_answer,
 )
 
-EASY = settings(deadline=None, suppress_health_check=list(HealthCheck))
+EASY = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 names = st.text("abcdefgh-123", min_size=1, max_size=12)
 scales = st.floats(-2, 2)
