@@ -25,7 +25,6 @@ from atrium_diffusion.answer import (
 from atrium_diffusion.domain import (
     OutputOptions,
     PictureEvent,
-    PictureFormat,
     PictureMade,
     Pixels,
     PreviewMade,
@@ -39,9 +38,6 @@ from atrium_diffusion.safety import SafetyCheck
 
 MAX_PREVIEW_BYTES = 64 * 1024
 """Of an encoded preview."""
-
-DEFAULT_QUALITY = 90
-"""Of JPEG and WEBP, where none is asked for."""
 
 T = TypeVar("T")
 
@@ -132,11 +128,10 @@ def _preview(event: PreviewMade) -> EncodedPreview:
 
 def _encode(pixels: Pixels, output: OutputOptions, record: PictureRecord) -> tuple[bytes, bytes]:
     """Returns a picture's file and its digest."""
-    png = output.format is PictureFormat.PNG
     data = encode(
         pixels,
         output.format,
-        quality=None if png else output.quality or DEFAULT_QUALITY,
+        quality=output.quality,
         text={TEXT_KEY: record.to_json()} if output.embed_record else {},
     )
     return data, hashlib.sha256(data).digest()
