@@ -6,7 +6,7 @@ BIN := .venv/bin
 PACKAGES := libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples $(wildcard models/starter/*.py) models/starter/trainer
 TEST_ARGS ?=
 # Two workers; conftest.py says which tests stay together. Chosen tests run in one process.
-TEST_WORKERS ?= -n 2 --dist loadgroup --no-loadscope-reorder --durations 15
+TEST_WORKERS ?= -n 2 --no-loadscope-reorder --durations 15
 RUN_ARGS ?=
 
 help:  ## Show this help

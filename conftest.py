@@ -4,16 +4,27 @@ Those of one package (`services/tts`, `tests/e2e`) stay together, in their order
 what takes long to make, such as a loaded model or the running suite.
 """
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler import LoadScopeScheduling
 
 _PACKAGE_DEPTH = 2
 """Folders that name a package: ``services/tts``."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Names each test's group for ``pytest -n 2 --dist loadgroup``."""
-    if not config.pluginmanager.hasplugin("xdist"):  # vLLM's environment has none
-        return
-    for item in items:
-        folders = item.path.relative_to(config.rootpath).parts[:_PACKAGE_DEPTH]
-        item.add_marker(pytest.mark.xdist_group("/".join(folders)))
+@pytest.hookimpl(optionalhook=True)  # vLLM's environment has no xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadScopeScheduling":
+    """Hands out tests by package."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPackage(LoadScopeScheduling):
+        """Each package is a scope."""
+
+        def _split_scope(self, nodeid: str) -> str:
+            return "/".join(nodeid.split("/")[:_PACKAGE_DEPTH])
+
+    return ByPackage(config, log)
