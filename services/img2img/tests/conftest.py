@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -26,4 +27,14 @@ def serve(tmp_path: Path) -> "Serve":
 async def service(serve: "Serve") -> "AsyncIterator[Running]":
     """A service with the fake engine at its defaults."""
     async with serve() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Running]":
+    """A service for tests that leave it as it was; its second model takes its time."""
+    from editing_service import entry, serving
+
+    entries = entry(), entry("slow-edits", aliases=(), seconds_per_step=0.02)
+    async with serving(tmp_path_factory.mktemp("spool"), entries=entries) as running:
         yield running

@@ -124,14 +124,16 @@ class Running:
         return not (seats or spooled or held)
 
 
-def entry(identifier: str = "fake-edits", **options: object) -> ModelEntry:
+def entry(
+    identifier: str = "fake-edits", *, aliases: tuple[str, ...] = ("dall-e-2",), **options: object
+) -> ModelEntry:
     """Returns a catalogue entry of the fake engine."""
     return ModelEntry(
         id=identifier,
         service="img2img",
         capabilities=(Capability.IMAGE_TO_IMAGE,),
         engine="fake",
-        aliases=("dall-e-2",),
+        aliases=aliases,
         digest="ab" * 32,
         options=options,  # type: ignore[arg-type]
     )

@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import numpy as np
 import pytest
-from editing_service import LORA, Running, Serve, asked, config, entry, photo, png
+from editing_service import LORA, Running, asked, config, photo, png
 from PIL import Image
 
 from atrium.common.v1 import image_pb2
@@ -52,9 +52,9 @@ async def test_does_what_every_service_promises(service: Running) -> None:
     assert list(reply.limits[0].loras) == [LORA]
 
 
-async def test_each_upload_is_edited_n_times(service: Running) -> None:
+async def test_each_upload_is_edited_n_times(shared: Running) -> None:
     uploads = [png(photo(seed=seed)) for seed in (1, 2)] + [WIDE]
-    answer = await service.edit(
+    answer = await shared.edit(
         *uploads, n=2, strength=0.5, denoising={"seed": 7, "steps": 9}, resize_mode=NONE
     )
     info = answer.info
@@ -154,11 +154,16 @@ HONOURED: dict[str, tuple[dict[str, Any], Check]] = {
         ),
     ),
     "preview.interval": (
-        {"preview": {"interval": 2}, "denoising": {"steps": 6}, "strength": 1.0},
+        {
+            "model": "slow-edits",
+            "preview": {"interval": 2},
+            "denoising": {"steps": 6},
+            "strength": 1.0,
+        },
         lambda _, answer: [preview.step for preview in answer.previews] == [2, 4],
     ),
     "preview.max_side": (
-        {"preview": {"interval": 1, "max_side": 32}},
+        {"model": "slow-edits", "preview": {"interval": 1, "max_side": 32}},
         lambda _, a: Image.open(io.BytesIO(a.previews[0].jpeg)).size == (32, 32),
     ),
     "priority": ({"priority": 2}, lambda plan, _: plan.job.priority == 2),
@@ -176,15 +181,12 @@ def test_no_field_of_the_request_is_forgotten() -> None:
 
 
 @pytest.mark.parametrize("field", HONOURED)
-async def test_every_field_is_honoured(serve: Serve, field: str) -> None:
+async def test_every_field_is_honoured(shared: Running, field: str) -> None:
     fields, check = HONOURED[field]
     images, mask = fields.get("images", ()), fields.get("mask")
     given = {name: value for name, value in fields.items() if name not in ("images", "mask")}
-    # Slow enough that each preview is read before the next one comes.
-    slow = entry(seconds_per_step=0.02 if "preview" in field else 0)
-    async with serve(entries=[slow]) as service:
-        answer = await service.edit(*images, mask=mask, **given)
-        assert check(service.engine.drawn[-1], answer)
+    answer = await shared.edit(*images, mask=mask, **given)
+    assert check(shared.engine.drawn[-1], answer)
 
 
 REFUSED: list[tuple[dict[str, object], str]] = [
@@ -219,12 +221,13 @@ REFUSED: list[tuple[dict[str, object], str]] = [
 
 @pytest.mark.parametrize(("fields", "field"), REFUSED)
 async def test_what_can_not_be_honoured_is_refused_by_name_before_the_upload(
-    service: Running, fields: dict[str, object], field: str
+    shared: Running, fields: dict[str, object], field: str
 ) -> None:
-    error = await service.refusal([config(**fields)])
+    started = shared.engine.started
+    error = await shared.refusal([config(**fields)])
     assert error.field == field
     assert len(error.message) < 300
-    assert service.engine.started == 0
+    assert shared.engine.started == started
 
 
 @pytest.mark.parametrize(
@@ -242,9 +245,9 @@ async def test_what_can_not_be_honoured_is_refused_by_name_before_the_upload(
     ],
 )
 async def test_uploads_get_their_size_by_the_mode(
-    service: Running, size: tuple[int, int], fields: dict[str, object], result: tuple[int, int]
+    shared: Running, size: tuple[int, int], fields: dict[str, object], result: tuple[int, int]
 ) -> None:
-    answer = await service.edit(png(photo(*size)), **fields)
+    answer = await shared.edit(png(photo(*size)), **fields)
     (told,) = answer.info.sizes
     assert (told.width, told.height) == result
     assert shape(answer) == (result[1], result[0], 3)
@@ -252,48 +255,48 @@ async def test_uploads_get_their_size_by_the_mode(
     assert record(answer).unusual_size == (result != (64, 64))
 
 
-async def test_a_size_that_does_not_fit_the_model_names_the_upload(service: Running) -> None:
+async def test_a_size_that_does_not_fit_the_model_names_the_upload(shared: Running) -> None:
     for size, fields in (
         ((100, 50), {"resize_mode": NONE}),
         ((8, 8), {"resize_mode": NONE}),
         ((2000, 4), {}),
     ):
-        error = await service.refusal(asked(png(photo(*size)), **fields))
+        error = await shared.refusal(asked(png(photo(*size)), **fields))
         assert error.field == "image_chunk"
-    error = await service.refusal(asked(png(photo(2000, 20)), width=1024))
+    error = await shared.refusal(asked(png(photo(2000, 20)), width=1024))
     assert error.field == "width"
 
 
-async def test_strength_0_gives_the_upload_back_and_takes_no_step(service: Running) -> None:
-    answer = await service.edit(strength=0.0, resize_mode=NONE)
+async def test_strength_0_gives_the_upload_back_and_takes_no_step(shared: Running) -> None:
+    answer = await shared.edit(strength=0.0, resize_mode=NONE)
     np.testing.assert_array_equal(answer.pictures[0].pixels, photo())
     assert (answer.info.steps, len(answer.progress)) == (0, 0)
     assert (answer.usage.images, answer.usage.millimegapixel_steps) == (1, 0)
 
 
-async def test_a_mask_keeps_its_outside_to_the_pixel(service: Running) -> None:
+async def test_a_mask_keeps_its_outside_to_the_pixel(shared: Running) -> None:
     transparent = np.dstack([np.full((64, 64, 3), 255, np.uint8), 255 - MASK])
     for mask in (png(MASK), png(transparent)):
-        answer = await service.edit(mask=mask, strength=1.0, n=2)
+        answer = await shared.edit(mask=mask, strength=1.0, n=2)
         for picture in answer.pictures:
             np.testing.assert_array_equal(picture.pixels[MASK == 0], photo()[MASK == 0])
             assert np.mean(picture.pixels[MASK > 0] != photo()[MASK > 0]) > 0.9
 
 
-async def test_a_mask_is_cut_as_its_picture_is(service: Running) -> None:
+async def test_a_mask_is_cut_as_its_picture_is(shared: Running) -> None:
     mask = np.zeros((64, 128), np.uint8)
     mask[:, :64] = 255  # the left half
     fields = {"width": 64, "height": 64, "resize_mode": CROP, "strength": 1.0}
-    await service.edit(WIDE, mask=png(mask), **fields)
-    (source,) = service.engine.drawn[-1].job.sources
+    await shared.edit(WIDE, mask=png(mask), **fields)
+    (source,) = shared.engine.drawn[-1].job.sources
     assert source.mask is not None
     assert np.all(source.mask[:, :30] == 1)
     assert np.all(source.mask[:, 34:] == 0)
 
 
-async def test_transparency_of_a_picture_becomes_white(service: Running) -> None:
+async def test_transparency_of_a_picture_becomes_white(shared: Running) -> None:
     clear = np.zeros((64, 64, 4), np.uint8)
-    answer = await service.edit(png(clear), strength=0.0)
+    answer = await shared.edit(png(clear), strength=0.0)
     assert np.all(answer.pictures[0].pixels == 255)
 
 

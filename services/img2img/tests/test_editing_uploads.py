@@ -10,13 +10,13 @@ from datetime import timedelta
 import grpc.aio
 import numpy as np
 import pytest
-from editing_service import Running, Serve, asked, photo, png, upload
+from editing_service import Running, Serve, asked, entry, photo, png, upload
 from PIL import Image, ImageDraw
 
 from atrium.img2img.v1 import img2img_pb2 as pb
 from atrium_common.images import ImageLimits
 from atrium_common.interceptors.errors import from_rpc_error
-from atrium_common.testing import tenant_metadata
+from atrium_common.testing import gateway_metadata, tenant_metadata
 from atrium_img2img import uploads as uploads_module
 from atrium_img2img.uploads import UploadLimits
 
@@ -79,27 +79,28 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("place", ["image", "mask"])
 async def test_what_is_no_picture_is_refused_and_costs_nothing(
-    service: Running, name: str, place: str
+    shared: Running, name: str, place: str
 ) -> None:
-    data = BROKEN[name]
+    data, started = BROKEN[name], shared.engine.started
     requests = asked(GOOD, mask=data) if place == "mask" else asked(data)
-    error = await service.refusal(requests, tenant_metadata())
+    error = await shared.refusal(requests, tenant_metadata())
     assert (error.reason, error.field) == ("INVALID_MEDIA", f"{place}_chunk")
     assert len(error.message) < 300
-    assert (await service.admission.closed(1))[0].outcome == "REFUNDED"
-    assert service.engine.started == 0
-    assert len((await service.edit(GOOD)).pictures) == 1
+    await asyncio.wait_for(shared.admission.last.closed.wait(), 5)
+    assert shared.admission.last.outcome == "REFUNDED"
+    assert shared.engine.started == started
+    assert len((await shared.edit(GOOD)).pictures) == 1
 
 
-async def test_what_follows_a_picture_in_its_file_goes_nowhere(service: Running) -> None:
+async def test_what_follows_a_picture_in_its_file_goes_nowhere(shared: Running) -> None:
     archive = GOOD + b"PK\x03\x04" + b"<script>alert(1)</script>" * 40
-    answer = await service.edit(archive, strength=0.0)
+    answer = await shared.edit(archive, strength=0.0)
     np.testing.assert_array_equal(answer.pictures[0].pixels, photo())
     assert b"script" not in answer.pictures[0].data
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-async def test_orientation_is_applied_before_size_and_mask(service: Running, kind: str) -> None:
+async def test_orientation_is_applied_before_size_and_mask(shared: Running, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     image = Image.new("RGB", (96, 64), "white")
@@ -107,7 +108,7 @@ async def test_orientation_is_applied_before_size_and_mask(service: Running, kin
     out = io.BytesIO()
     image.save(out, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     mask = np.zeros((96, 64), np.uint8)  # of the size as it is seen
-    answer = await service.edit(
+    answer = await shared.edit(
         out.getvalue(), mask=png(mask), strength=0.0, resize_mode=pb.RESIZE_MODE_NONE
     )
     pixels = answer.pictures[0].pixels.astype(int)
@@ -116,12 +117,12 @@ async def test_orientation_is_applied_before_size_and_mask(service: Running, kin
     assert np.all(np.abs(pixels[56:] - 255) < 12)
 
 
-async def test_a_mask_of_another_size_is_refused(service: Running) -> None:
+async def test_a_mask_of_another_size_is_refused(shared: Running) -> None:
     wrong = png(np.zeros((64, 72), np.uint8))
-    error = await service.refusal(asked(GOOD, mask=wrong))
+    error = await shared.refusal(asked(GOOD, mask=wrong))
     assert (error.reason, error.field) == ("INVALID_MEDIA", "mask_chunk")
     several = asked(GOOD, png(photo(128, 64)), mask=MASK)
-    error = await service.refusal(several)
+    error = await shared.refusal(several)
     assert (error.reason, error.field) == ("INVALID_MEDIA", "mask_chunk")
 
 
@@ -170,13 +171,14 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
-async def test_every_breach_of_order_is_named(service: Running, name: str) -> None:
+async def test_every_breach_of_order_is_named(shared: Running, name: str) -> None:
     requests, field, reason = VIOLATIONS[name]
-    error = await service.refusal(requests)
+    started = shared.engine.started
+    error = await shared.refusal(requests)
     assert error.reason == reason
     assert field in (None, error.field)
-    assert service.engine.started == 0
-    await service.idle()
+    assert shared.engine.started == started
+    await shared.idle()
 
 
 async def test_uploads_are_bounded_in_bytes_and_pixels(serve: Serve) -> None:
@@ -189,8 +191,8 @@ async def test_uploads_are_bounded_in_bytes_and_pixels(serve: Serve) -> None:
 
 
 async def test_what_all_requests_hold_is_bounded(serve: Serve) -> None:
-    # A picture of 64 x 64 fits twice, or once with its mask.
-    async with serve(limits=UploadLimits(max_held_pixels=2 * 64 * 64)) as service:
+    # A tenant holds two pictures of 64 x 64, or one and its mask; all tenants hold twice that.
+    async with serve(limits=UploadLimits(max_held_pixels=4 * 64 * 64)) as service:
         assert len((await service.edit(GOOD, GOOD)).pictures) == 2
         assert len((await service.edit(GOOD, mask=MASK)).pictures) == 1
         for requests in (asked(GOOD, GOOD, GOOD), asked(GOOD, GOOD, mask=MASK)):
@@ -198,6 +200,22 @@ async def test_what_all_requests_hold_is_bounded(serve: Serve) -> None:
             assert error.reason == "OVERLOADED"
             assert error.retry_after
         assert service.uploads.held_pixels == 0
+
+
+async def test_a_tenant_that_floods_leaves_room_for_others(serve: Serve) -> None:
+    slow = entry(seconds_per_step=30.0)
+    limits = UploadLimits(max_held_pixels=4 * 64 * 64)
+    async with serve(entries=[slow], limits=limits) as service:
+        calls = [service.call(asked(GOOD), gateway_metadata(tenant="flood")) for _ in range(2)]
+        for call in calls:
+            assert (await call.read()).HasField("info")
+        error = await service.refusal(asked(GOOD), gateway_metadata(tenant="flood"))
+        assert error.reason == "OVERLOADED"
+        other = service.call(asked(GOOD), gateway_metadata(tenant="acme"))
+        assert (await other.read()).HasField("info")
+        for call in (*calls, other):
+            call.cancel()
+        await service.idle()
 
 
 async def test_few_uploads_are_decoded_at_once(
@@ -216,7 +234,7 @@ async def test_few_uploads_are_decoded_at_once(
             now -= 1
 
     monkeypatch.setattr(uploads_module, "read_picture", watched)
-    data = png(photo(1024, 1024))
+    data = png(photo(512, 512))
     async with serve(limits=UploadLimits(max_decoding=2)) as service:
         await asyncio.gather(*(service.edit(data, data) for _ in range(8)))
     assert most <= 2

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -19,4 +20,14 @@ async def service() -> "AsyncIterator[Running]":
     from drawing_service import serving
 
     async with serving() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared() -> "AsyncIterator[Running]":
+    """A service for tests that leave it as it was; its second model takes its time."""
+    from drawing_service import entry, serving
+
+    entries = entry(), entry("slow-pictures", aliases=(), seconds_per_step=0.02)
+    async with serving(entries=entries) as running:
         yield running

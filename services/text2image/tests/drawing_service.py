@@ -66,14 +66,19 @@ def asked(**fields: object) -> pb.GenerateImageRequest:
     return pb.GenerateImageRequest(**({"prompt": "a red circle"} | fields))  # type: ignore[arg-type]
 
 
-def entry(identifier: str = "fake-pictures", **options: object) -> ModelEntry:
+def entry(
+    identifier: str = "fake-pictures",
+    *,
+    aliases: tuple[str, ...] = ("dall-e-3",),
+    **options: object,
+) -> ModelEntry:
     """Returns a catalogue entry of the fake engine."""
     return ModelEntry(
         id=identifier,
         service="text2image",
         capabilities=(Capability.TEXT_TO_IMAGE,),
         engine="fake",
-        aliases=("dall-e-3",),
+        aliases=aliases,
         digest="ab" * 32,
         options=options,  # type: ignore[arg-type]
     )

@@ -65,11 +65,18 @@ async def opened(*entries: ModelEntry) -> AsyncIterator[OpenAIEngine]:
         await engine.close()
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ImageProvider]:
-    monkeypatch.setenv("FAR_KEY", SECRET)
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def running() -> AsyncIterator[ImageProvider]:
     async with image_provider() as provider:
         yield provider
+
+
+@pytest.fixture
+def provider(running: ImageProvider, monkeypatch: pytest.MonkeyPatch) -> ImageProvider:
+    """A provider that draws and has heard nothing yet."""
+    monkeypatch.setenv("FAR_KEY", SECRET)
+    running.reset()
+    return running
 
 
 @pytest_asyncio.fixture(loop_scope="session")

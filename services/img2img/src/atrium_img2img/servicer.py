@@ -52,7 +52,7 @@ class ImageEditServicer(pb_grpc.ImageEditServiceServicer):
         self._catalogue = catalogue
         self._studio = studio
         self._uploads = uploads
-        self.queues: dict[str, Queue] = dict(studio.queues)
+        self.queues: dict[str, Queue] = {**studio.queues, "decoding": uploads.decoding}
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the handlers to `server`."""
@@ -91,7 +91,8 @@ class ImageEditServicer(pb_grpc.ImageEditServiceServicer):
         self._trial(order)
         self._studio.check_ready(order.job.model)
         bounds = _bounds(self._engines.limits(order.job.model))
-        async with self._uploads.receive(_parts(requests), order, bounds) as sources:
+        parts, caller = _parts(requests), current_context()
+        async with self._uploads.receive(parts, order, bounds, caller) as sources:
             plan = self._engines.plan(replace(order.job, sources=sources))
             await cover_work(
                 Usage(
@@ -100,8 +101,7 @@ class ImageEditServicer(pb_grpc.ImageEditServiceServicer):
                     millimegapixel_steps=plan.millimegapixel_steps,
                 )
             )
-            drawing = self._studio.draw(plan, order.output, current_context())
-            async with aclosing(drawing) as answers:
+            async with aclosing(self._studio.draw(plan, order.output, caller)) as answers:
                 seated = await anext(answers)
                 yield convert.info_to_proto(plan, seated.usage)
                 async for answer in answers:

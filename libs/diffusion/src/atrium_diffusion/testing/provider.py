@@ -59,6 +59,10 @@ class ImageProvider:
 
     def __init__(self) -> None:
         self.url = ""
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets what was asked, and draws again."""
         self.asked: list[Asked] = []
         self.handle: Handler = self.draw
         self.models_status = 200
