@@ -4,7 +4,12 @@ import re
 from pathlib import Path
 
 import httpx
-from openai.types import completion_create_params, embedding_create_params
+from openai.types import (
+    completion_create_params,
+    embedding_create_params,
+    image_edit_params,
+    image_generate_params,
+)
 from openai.types.audio import (
     speech_create_params,
     transcription_create_params,
@@ -22,6 +27,8 @@ CLIENT = {
     "/v1/audio/speech": speech_create_params.SpeechCreateParams,
     "/v1/audio/transcriptions": transcription_create_params.TranscriptionCreateParamsBase,
     "/v1/audio/translations": translation_create_params.TranslationCreateParams,
+    "/v1/images/generations": image_generate_params.ImageGenerateParamsBase,
+    "/v1/images/edits": image_edit_params.ImageEditParamsBase,
 }
 
 
@@ -49,7 +56,13 @@ def test_docs_show_the_same_lists():
 
 async def test_refused_parameters_are_refused_by_name(rest):
     async with rest.client(await rest.key("parameters")) as client:
-        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+        for path in (
+            "/v1/chat/completions",
+            "/v1/completions",
+            "/v1/embeddings",
+            "/v1/images/generations",
+            "/v1/images/edits",
+        ):
             for name in PARAMETERS[path].refused | {"no_such_thing"}:
                 reply = await client.post(path, json={name: 1})
                 assert reply.status_code == 400

@@ -1,5 +1,6 @@
 """Server-sent events: an answer that arrives piece by piece, and how it ends when it breaks."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 
@@ -48,6 +49,7 @@ class EventStream:
         await self._exchange.write(b"event: %b\ndata: " % event.encode())
         for piece in pieces:
             await self._exchange.write(piece)
+            await asyncio.sleep(0)  # a fast client must not keep the others waiting
         await self._exchange.write(b"\n\n")
 
     async def close(self, *, done: bool = False) -> None:

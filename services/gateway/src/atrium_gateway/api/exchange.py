@@ -98,6 +98,7 @@ class Exchange(Request):
         await self.start(content_type=content_type, headers={**(headers or {}), **length})
         for piece in pieces:
             await self.write(piece)
+            await asyncio.sleep(0)  # a fast client must not keep the others waiting
         await self.write(b"", last=True)
 
     async def start(self, *, content_type: str, headers: Mapping[str, str]) -> None:
