@@ -104,4 +104,7 @@ def scheduler() -> EulerDiscreteScheduler:
         rescale_betas_zero_snr=True,
         timestep_spacing="trailing",
         steps_offset=1,
+        # For Karras' spacing alone: it would spend most steps between here and pure noise
+        # (sigma 4096), where there is nothing to see yet.
+        sigma_max=30.0,
     )
