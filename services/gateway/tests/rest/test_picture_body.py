@@ -3,12 +3,15 @@
 import base64
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from atrium_common.catalogue import ModelEntry
+from atrium_common.domain import Usage
 from atrium_gateway.api.picture_body import JsonBody
 from atrium_gateway.api.picture_bounds import drawing_bound, edit_bound, known_sizes
+from atrium_gateway.pipeline import exceeds
 from atrium_gateway.upstreams.pictures import Denoising, Drawing, Edit
 
 
@@ -75,3 +78,10 @@ def test_edits_are_bounded_by_the_largest_size_and_their_strength(asked, milli):
     bound = edit_bound(Edit(model="m", prompt="a", **asked), 2, known_sizes(entry(**SHAPES)))
     assert bound.images == 2
     assert bound.millimegapixel_steps == pytest.approx(milli, abs=1)
+
+
+def test_a_reservation_grows_with_pictures_and_their_steps():
+    bound = Usage(images=2, millimegapixel_steps=100)
+    assert not exceeds(bound, bound)
+    assert exceeds(replace(bound, images=3), bound)
+    assert exceeds(replace(bound, millimegapixel_steps=101), bound)

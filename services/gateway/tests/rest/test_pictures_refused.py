@@ -16,7 +16,14 @@ GOOD = {"prompt": PROMPT}
 MP_STEP = Unit.MEGAPIXEL_STEPS
 
 
-async def charged(rest, tenant):
+@pytest.fixture(scope="module")
+async def client(rest):
+    """A client of a tenant whose requests are all wrong."""
+    async with rest.client(await rest.key("pictures-wrong", unlimited=True)) as made:
+        yield made
+
+
+async def charged(rest, tenant="pictures-wrong"):
     """What a tenant paid for: nothing, after refusals."""
     return [event for event in await rest.events(tenant) if event.totals.requests]
 
@@ -64,14 +71,13 @@ async def charged(rest, tenant):
         ({"strength": 0.5}, 400, "strength", "unknown_parameter"),
     ],
 )
-async def test_what_is_wrong_is_named_and_free(rest, change, status, param, code):
-    async with rest.client(await rest.key("images-wrong", unlimited=True)) as client:
-        reply = await client.post("/v1/images/generations", json=GOOD | change)
+async def test_what_is_wrong_is_named_and_free(rest, client, change, status, param, code):
+    reply = await client.post("/v1/images/generations", json=GOOD | change)
     assert reply.status_code == status, reply.text
     error = reply.json()["error"]
     assert (error["param"], error["code"]) == (param, code)
     assert error["type"] == "invalid_request_error"
-    assert await charged(rest, "images-wrong") == []
+    assert await charged(rest) == []
 
 
 @pytest.mark.parametrize(
@@ -95,13 +101,12 @@ async def test_what_is_wrong_is_named_and_free(rest, change, status, param, code
         ({"size": "64x64"}, 400, "size"),
     ],
 )
-async def test_the_suites_own_names_them_too(rest, change, status, field):
-    async with rest.client(await rest.key("pictures-wrong", unlimited=True)) as client:
-        reply = await client.post("/api/text-to-image", json=GOOD | change)
+async def test_the_suites_own_names_them_too(rest, client, change, status, field):
+    reply = await client.post("/api/text-to-image", json=GOOD | change)
     assert reply.status_code == status, reply.text
     assert reply.headers["content-type"] == "application/problem+json"
     assert reply.json()["field"] == field
-    assert await charged(rest, "pictures-wrong") == []
+    assert await charged(rest) == []
 
 
 async def test_numbers_that_are_none_and_bodies_that_are_no_json(rest):
@@ -191,15 +196,14 @@ async def test_uploads_that_are_no_pictures(rest, picture):
         (GOOD | {"stream": "perhaps"}, ["image"], 400, "stream"),
     ],
 )
-async def test_forms_that_do_not_hold(rest, picture, data, names, status, field):
+async def test_forms_that_do_not_hold(rest, client, picture, data, names, status, field):
     files = [(name, ("a.png", picture())) for name in names]
-    async with rest.client(await rest.key("edits-forms", unlimited=True)) as client:
-        for path in ("/v1/images/edits", "/api/image-to-image"):
-            reply = await client.post(path, data=data, files=files)
-            assert reply.status_code == status, reply.text
-            told = reply.json()
-            assert told.get("error", told).get("param" if "error" in told else "field") == field
-    assert await charged(rest, "edits-forms") == []
+    for path in ("/v1/images/edits", "/api/image-to-image"):
+        reply = await client.post(path, data=data, files=files)
+        assert reply.status_code == status, reply.text
+        told = reply.json()
+        assert told.get("error", told).get("param" if "error" in told else "field") == field
+    assert await charged(rest) == []
 
 
 async def test_masks_of_another_size(rest, picture):
