@@ -15,7 +15,7 @@ from PIL import Image
 from atrium_common.catalogue import Catalogue
 from atrium_common.weights import WeightStore
 from atrium_diffusion.testing.judge import read, silhouette_iou
-from atrium_diffusion.testing.shapes import render, several
+from atrium_diffusion.testing.shapes import Figure, render, several
 from atrium_img2img.engines import open_engines
 
 CATALOGUE = Path(__file__).parents[3] / "models" / "starter.yaml"
@@ -33,16 +33,19 @@ async def starter(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Run
         yield service
 
 
-async def test_a_weak_edit_recolours_and_keeps_the_shape(starter: Running) -> None:
-    answer = await starter.edit(
-        png(RED_CIRCLE), prompt="a blue circle", strength=0.7, denoising={"seed": 3}
-    )
-    picture = answer.pictures[0]
-    assert (picture.start.record.steps, picture.start.record.schedule_steps) == (8, 12)
-    largest = read(picture.pixels).largest
+async def test_a_weak_edit_recolours_and_a_strong_one_reshapes(starter: Running) -> None:
+    circle = png(RED_CIRCLE)
+    weak = await starter.edit(circle, prompt="a blue circle", strength=0.3, denoising={"seed": 3})
+    strong = await starter.edit(circle, prompt="a blue star", strength=0.7, denoising={"seed": 3})
+    records = [answer.pictures[0].start.record for answer in (weak, strong)]
+    assert [(record.steps, record.schedule_steps) for record in records] == [(3, 12), (8, 12)]
+    recoloured, reshaped = (answer.pictures[0].pixels for answer in (weak, strong))
+    assert silhouette_iou(recoloured, RED_CIRCLE) > 0.85
+    largest = read(recoloured).largest
     assert largest is not None
-    assert largest.colour == "blue"
-    assert silhouette_iou(picture.pixels, RED_CIRCLE) > 0.3
+    assert largest.colour != "red"
+    assert read(reshaped).largest == Figure("blue", "star")
+    assert silhouette_iou(reshaped, RED_CIRCLE) < 0.7
 
 
 async def test_a_masked_edit_leaves_every_pixel_outside_as_it_was(starter: Running) -> None:
