@@ -478,15 +478,13 @@ def test_the_command_fetches_and_fails_in_one_line(
     assert capsys.readouterr().err == f"error: {catalogue}: No such file or directory\n"
     catalogue.write_text(CATALOGUE.format(digest="a" * 64))
     assert main(command) == 1
-    *_, last = capsys.readouterr().err.splitlines()
-    assert last.startswith("error: tiny: part has digest")
+    styles = tmp_path / "styles"
+    told, lacking = capsys.readouterr().err.splitlines()[-2:]
+    assert told.startswith("error: tiny: part has digest")
+    assert lacking == f"error: style: {styles} lacks files of style"
     assert main([*command, "--service", "stt"]) == 0
     catalogue.write_text(CATALOGUE.format(digest=hashlib.sha256(BIG[:300_000]).hexdigest()))
-    styles = tmp_path / "styles"
-    assert main(command) == 1
-    told = capsys.readouterr().err.splitlines()
-    assert told[-2:] == ["tiny: ready", f"error: style: {styles} lacks files of style"]
     styles.mkdir()
     (styles / "style.safetensors").write_bytes(SMALL)
     assert main(command) == 0
-    assert capsys.readouterr().err.splitlines()[-2:] == ["tiny: ready", "style: ready"]
+    assert {"tiny: ready", "style: ready"} <= set(capsys.readouterr().err.splitlines())

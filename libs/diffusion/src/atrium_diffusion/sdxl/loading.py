@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from atrium_diffusion.sdxl.files import bad, read_json, weight_file
+from atrium_diffusion.sdxl.files import bad, read_json, weight_file, without_bars
 
 _CLASSES: Mapping[str, tuple[str, ...]] = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -85,15 +85,15 @@ def load_components(
     index = read_json(folder / "model_index.json")
     _check_index(folder / "model_index.json", index)
     reader = _Reader(folder, dtype, device, variant)
-    components = Components(
-        unet=reader.model("unet", UNet2DConditionModel, _DIFFUSERS),
-        vae=reader.autoencoder(vae),
-        text_encoder=reader.model("text_encoder", CLIPTextModel, _TRANSFORMERS),
-        text_encoder_2=reader.model("text_encoder_2", CLIPTextModelWithProjection, _TRANSFORMERS),
-        tokenizer=reader.tokenizer("tokenizer"),
-        tokenizer_2=reader.tokenizer("tokenizer_2"),
+    components = Components(  # the small files first: what is wrong there is told at once
         scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
         force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
+        tokenizer=reader.tokenizer("tokenizer"),
+        tokenizer_2=reader.tokenizer("tokenizer_2"),
+        text_encoder=reader.model("text_encoder", CLIPTextModel, _TRANSFORMERS),
+        text_encoder_2=reader.model("text_encoder_2", CLIPTextModelWithProjection, _TRANSFORMERS),
+        vae=reader.autoencoder(vae),
+        unet=reader.model("unet", UNet2DConditionModel, _DIFFUSERS),
     )
     _check_fit(folder, components)
     return components
@@ -141,15 +141,16 @@ class _Reader:
         config = path.parent / "config.json"
         read_json(config)
         try:
-            model, found = model_class.from_pretrained(
-                path.parent,
-                dtype=dtype,
-                variant=variant,
-                use_safetensors=True,
-                local_files_only=True,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+            with without_bars():
+                model, found = model_class.from_pretrained(
+                    path.parent,
+                    dtype=dtype,
+                    variant=variant,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    ignore_mismatched_sizes=True,
+                    output_loading_info=True,
+                )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise bad(path, f"can't be loaded with its config.json ({error})") from error
         for name, there, wanted in sorted(found["mismatched_keys"]):

@@ -1,41 +1,24 @@
 """LoRAs over a loaded SDXL: which ones are in memory, and which ones act.
 
-The model's own weights are never changed: peft puts a layer with the adapters' products
-beside each one that an adapter touches. `SdxlModel.adapt` calls this in the batcher's thread.
+The model's own weights and layers are never touched: a hook on each layer that an adapter
+changes adds the adapter's product to what the layer computes, and without hooks the model is
+bit for bit its own. `SdxlModel.adapt` calls this in the batcher's thread.
+
+Whoever compiles the UNet must let the compiler guard hooks
+(``torch._dynamo.config.skip_nnmodule_hook_guards = False``), or it keeps the first ones.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
-import torch
-from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
-from diffusers.utils import (
-    delete_adapter_layers,
-    recurse_remove_peft_layers,
-    set_adapter_layers,
-    set_weights_and_activate_adapters,
-)
-from peft import get_peft_model_state_dict
-from safetensors import safe_open
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from atrium_common.weights import WeightsError
 from atrium_diffusion.domain import AppliedLora
-from atrium_diffusion.sdxl.files import bad
 from atrium_diffusion.sdxl.loading import Components
 from atrium_diffusion.sdxl.lora_files import LoraFiles
+from atrium_diffusion.sdxl.lora_weights import Changes, LowRank, read_lora
 
-_Parts = dict[str, nn.Module]
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """An adapter in memory: peft's name for it, and the components that it changes."""
-
-    name: str
-    parts: frozenset[str]
+_Acting = list[tuple[LowRank, float]]
 
 
 class LoraSet:
@@ -47,20 +30,21 @@ class LoraSet:
         Args:
             components: The model.
             files: Where the adapters are.
-            kept: Adapters that stay in memory, beside those that act; the least recently
-                used one leaves first.
+            kept: Adapters that stay in memory; the least recently used one leaves first.
+                Those of one request stay together, however many they are.
         """
         self._unet = components.unet
-        self._parts: _Parts = {
+        self._parts: dict[str, nn.Module] = {
             "unet": components.unet,
             "text_encoder": components.text_encoder,
             "text_encoder_2": components.text_encoder_2,
         }
+        self._device, self._dtype = components.unet.device, components.unet.dtype
         self._files = files
         self._kept = kept
-        self._loaded: dict[str, _Loaded] = {}  # the least recently used first
+        self._loaded: dict[str, Changes] = {}  # the least recently used first
         self._acting: tuple[AppliedLora, ...] = ()
-        self._names = (f"lora{number}" for number in count())  # an id may hold a dot
+        self._hooks: list[RemovableHandle] = []
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -79,126 +63,52 @@ class LoraSet:
         if wanted == self._acting:
             return
         self._make_room(wanted)
-        try:
-            for lora in wanted:
-                self._load(lora)
-        except BaseException:
-            self._apply(self._acting)  # fresh layers act from the start
-            raise
-        self._apply(wanted)
+        for lora in wanted:
+            self._load(lora)
+        self._hook(wanted)
         self._acting = wanted
 
     def unload(self) -> None:
-        """Drops every adapter and restores the model's own layers, the very same objects."""
-        for identifier in self.loaded:
-            self._drop(identifier)
-        for part in self._parts.values():
-            recurse_remove_peft_layers(part)
+        """Drops every adapter."""
+        self._hook(())
         self._acting = ()
+        self._loaded.clear()
 
     def _make_room(self, wanted: Sequence[AppliedLora]) -> None:
         needed = {lora.id for lora in (*wanted, *self._acting)}
         spare = [identifier for identifier in self._loaded if identifier not in needed]
         fresh = sum(lora.id not in self._loaded for lora in wanted)
         while spare and len(self._loaded) + fresh > self._kept:
-            self._drop(spare.pop(0))
-
-    def _drop(self, identifier: str) -> None:
-        self._remove(self._loaded.pop(identifier).name)
-
-    def _remove(self, name: str) -> None:
-        for part in self._parts.values():
-            delete_adapter_layers(part, name)
+            del self._loaded[spare.pop(0)]
 
     def _load(self, lora: AppliedLora) -> None:
-        loaded = self._loaded.pop(lora.id, None)
-        if loaded is None:
-            path = self._files.checked(lora)
-            name = next(self._names)
-            try:
-                loaded = _Loaded(name, self._insert(path, name))
-            except WeightsError:
-                self._remove(name)
-                raise
-            except torch.OutOfMemoryError:
-                self._remove(name)
-                raise
-            except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-                self._remove(name)
-                raise bad(path, f"no LoRA for this model ({error})") from error
-        self._loaded[lora.id] = loaded
+        changes = self._loaded.pop(lora.id, None)
+        if changes is None:
+            changes = read_lora(
+                self._files.checked(lora),
+                self._parts,
+                unet_config=self._unet.config,
+                device=self._device,
+                dtype=self._dtype,
+            )
+        self._loaded[lora.id] = changes
 
-    def _insert(self, path: Path, name: str) -> frozenset[str]:
-        """Puts an adapter's layers beside the model's; returns the components it changes."""
-        _refuse_dora(path)
-        loader = StableDiffusionXLLoraLoaderMixin
-        state, alphas, metadata = loader.lora_state_dict(
-            str(path.parent),
-            weight_name=path.name,
-            unet_config=self._unet.config,
-            use_safetensors=True,
-            local_files_only=True,
-            return_lora_metadata=True,
-        )
-        counts = _count(path, state, self._parts)
-        for part, model in self._parts.items():
-            if not counts[part]:
-                continue
-            ours = {
-                key: value.to(self._unet.device, self._unet.dtype)
-                for key, value in state.items()
-                if key.startswith(f"{part}.")
-            }
-            if part == "unet":
-                loader.load_lora_into_unet(
-                    ours, alphas, model, adapter_name=name, metadata=metadata
-                )
-            else:
-                loader.load_lora_into_text_encoder(
-                    ours, alphas, model, prefix=part, adapter_name=name, metadata=metadata
-                )
-            placed = len(get_peft_model_state_dict(model, adapter_name=name))
-            if placed != counts[part]:
-                raise bad(path, f"{counts[part] - placed} of its tensors fit no layer of {part}")
-            model.eval().requires_grad_(False)
-        return frozenset(part for part, number in counts.items() if number)
-
-    def _apply(self, loras: Sequence[AppliedLora]) -> None:
-        for part, model in self._parts.items():
-            acting = [
-                (self._loaded[lora.id].name, lora.scale)
-                for lora in loras
-                if part in self._loaded[lora.id].parts
-            ]
-            set_adapter_layers(model, enabled=bool(acting))
-            if acting:
-                names, scales = zip(*acting, strict=True)
-                set_weights_and_activate_adapters(model, list(names), list(scales))
-                model.requires_grad_(False)
+    def _hook(self, loras: Sequence[AppliedLora]) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        by_layer: dict[nn.Module, _Acting] = {}
+        for lora in loras:
+            for layer, change in self._loaded[lora.id].items():
+                by_layer.setdefault(layer, []).append((change, lora.scale))
+        self._hooks = [
+            layer.register_forward_hook(_adding(acting)) for layer, acting in by_layer.items()
+        ]
 
 
-def _count(path: Path, state: dict[str, Tensor], parts: _Parts) -> dict[str, int]:
-    """Counts an adapter's tensors by component.
+def _adding(acting: _Acting) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def add(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        for change, scale in acting:
+            output = output.add(change(layer, inputs[0]), alpha=scale)
+        return output
 
-    Raises:
-        WeightsError: It changes something else, or in another way than a LoRA does.
-    """
-    counts = dict.fromkeys(parts, 0)
-    for key in state:
-        part = key.partition(".")[0]
-        if part not in counts:
-            raise bad(path, f"{key} is no part of SDXL's UNet or text encoders")
-        if "lora" not in key:
-            raise bad(path, f"{key} is not of a LoRA")
-        counts[part] += 1
-    if not any(counts.values()):
-        raise bad(path, "holds no LoRA")
-    return counts
-
-
-def _refuse_dora(path: Path) -> None:
-    """Refuses what the loader would read without the part that makes it a DoRA."""
-    with safe_open(path, framework="pt") as weights:
-        for key in weights.keys():  # noqa: SIM118  # it is no dictionary
-            if key.endswith("dora_scale") or "lora_magnitude_vector" in key:
-                raise bad(path, "is a DoRA; only LoRAs are supported")
+    return add

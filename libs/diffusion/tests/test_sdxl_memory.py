@@ -1,0 +1,123 @@
+"""The promises of the memory model: it bounds what the work takes, and not by far."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+
+from atrium_diffusion.sdxl.loading import Components, load_components
+from atrium_diffusion.sdxl.memory import MemoryModel, free_bytes, peak_bytes
+from atrium_diffusion.testing import sdxl_configs
+from atrium_diffusion.testing.sdxl_configs import FULL
+
+CPU = torch.device("cpu")
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def components(tiny_sdxl: Path) -> Components:
+    torch.set_num_threads(1)
+    return load_components(tiny_sdxl, dtype=torch.float32, device=CPU)
+
+
+@pytest.fixture(scope="module")
+def model(components: Components) -> MemoryModel:
+    return MemoryModel.of(components.unet, components.vae)
+
+
+def step(unet: UNet2DConditionModel, side: int, rows: int) -> int:
+    """Counts the tensors of a real step."""
+    inputs = [
+        torch.zeros(rows, 4, side // 8, side // 8),
+        torch.zeros(rows),
+        torch.zeros(rows, 77, unet.config.cross_attention_dim),
+    ]
+    added = {"text_embeds": torch.zeros(rows, 48), "time_ids": torch.zeros(rows, 6)}
+    return peak_bytes(
+        lambda: unet(*inputs, added_cond_kwargs=added, return_dict=False),
+        existing=[*unet.parameters(), *inputs, *added.values()],
+    )
+
+
+@pytest.mark.parametrize(("side", "rows"), [(256, 1), (256, 4), (512, 1), (384, 3)])
+def test_a_real_step_stays_within_the_estimate(
+    components: Components, model: MemoryModel, side: int, rows: int
+) -> None:
+    counted, estimate = step(components.unet, side, rows), model.step_bytes(side * side, rows)
+    assert estimate / 1.6 < counted < estimate
+
+
+@pytest.mark.parametrize(("side", "pictures"), [(128, 3), (256, 1)])
+def test_a_real_decoding_stays_within_the_estimate(
+    components: Components, model: MemoryModel, side: int, pictures: int
+) -> None:
+    latents = torch.zeros(pictures, 4, side // 8, side // 8)
+    counted = peak_bytes(
+        lambda: components.vae.decode(latents, return_dict=False),
+        existing=[*components.vae.parameters(), latents],
+    )
+    estimate = model.decode_bytes(side * side, pictures)
+    assert estimate / 1.6 < counted < estimate
+
+
+def test_a_batch_is_bounded_by_the_budget(model: MemoryModel) -> None:
+    pixels = 512 * 512
+    budget = model.step_bytes(pixels, 10)
+    assert model.pictures_that_fit(pixels=pixels, guided=True, budget=budget) == 5
+    assert model.pictures_that_fit(pixels=pixels, guided=False, budget=budget) == 10
+    assert model.pictures_that_fit(pixels=4 * pixels, guided=True, budget=budget) == 1
+    assert model.pictures_that_fit(pixels=pixels, guided=True, budget=0) == 1, "one is tried"
+    assert model.budget(100) == 100 * MIB
+    assert 0 < model.budget() <= free_bytes(CPU)
+
+
+def test_half_precision_takes_half(components: Components, model: MemoryModel) -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(components.unet.config).half()
+    half = MemoryModel.of(unet, components.vae)
+    assert half.step_bytes_per_pixel == pytest.approx(model.step_bytes_per_pixel / 2, rel=0.02)
+    assert half.decode_bytes_per_pixel == model.decode_bytes_per_pixel
+
+
+def test_sdxl_itself_is_counted_without_its_weights() -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(sdxl_configs.unet(FULL)).half()
+        vae = AutoencoderKL.from_config(sdxl_configs.vae(FULL))
+    model = MemoryModel.of(unet, vae)
+    picture = 1024 * 1024
+    # Its last level joins 960 channels of 128 x 128 and normalises them, in half precision.
+    assert 2 * 960 * 128 * 128 * 2 < model.step_bytes(picture, 1) < 500 * MIB
+    # The decoder's last block but one hands 256 channels on at full size, in single precision.
+    assert 2 * 256 * picture * 4 < model.decode_bytes(picture) < 8 * 1024 * MIB
+
+
+PROGRAM = """
+import resource, sys, torch
+from pathlib import Path
+from atrium_diffusion.sdxl.loading import load_components
+from atrium_diffusion.sdxl.memory import MemoryModel
+torch.set_num_threads(1)
+ours = load_components(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
+model = MemoryModel.of(ours.unet, ours.vae)
+def run(side, rows):
+    added = {"text_embeds": torch.zeros(rows, 48), "time_ids": torch.zeros(rows, 6)}
+    states = torch.zeros(rows, 77, ours.unet.config.cross_attention_dim)
+    with torch.no_grad():
+        ours.unet(torch.zeros(rows, 4, side // 8, side // 8), torch.zeros(rows), states,
+                  added_cond_kwargs=added)
+run(64, 1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+run(1024, 8)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(model.step_bytes(1024 * 1024, 8), (after - before) * 1024)
+"""
+
+
+def test_the_process_grows_by_what_was_estimated(tiny_sdxl: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM, str(tiny_sdxl)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    estimate, grown = map(int, done.stdout.split())
+    assert estimate / 2 < grown < 1.1 * estimate
