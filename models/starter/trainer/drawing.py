@@ -46,7 +46,7 @@ class PipelineDrawer:
         if not (folder / "model_index.json").is_file():
             raise TrainingError(f"{folder} holds no model; train one first")
         self._text: StableDiffusionXLPipeline = StableDiffusionXLPipeline.from_pretrained(
-            folder, torch_dtype=torch.float32, local_files_only=True, add_watermarker=False
+            folder, dtype=torch.float32, local_files_only=True, add_watermarker=False
         )
         self._edit = StableDiffusionXLImg2ImgPipeline(
             **self._text.components, add_watermarker=False

@@ -3,7 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import torch
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from transformers import CLIPTokenizer
 
@@ -13,6 +12,10 @@ from trainer.networks import scheduler
 
 def save(folder: Path, *, painter: Painter, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:
     """Writes what `StableDiffusionXLPipeline.from_pretrained` reads; halves the modules' types."""
+    tokenizer.backend_tokenizer.no_padding()  # it would be saved as it was last used
+    tokenizer.backend_tokenizer.no_truncation()
+    for module in (painter, vae):
+        module.half()
     pipeline = StableDiffusionXLPipeline(
         vae=vae,
         text_encoder=painter.first,
@@ -24,7 +27,6 @@ def save(folder: Path, *, painter: Painter, vae: AutoencoderKL, tokenizer: CLIPT
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
     )
-    pipeline.to(dtype=torch.float16)
     pipeline.save_pretrained(folder)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)  # weights are written for their owner alone

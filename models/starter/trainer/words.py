@@ -1,18 +1,20 @@
 """The tokenizer of the starter models: CLIP's byte-pair encoding over a small vocabulary."""
 
 import json
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import CLIPTokenizer
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 _WORD_END = "</w>"
-_MOST_MERGES = 600
+_WORD = re.compile("[a-z]+")
 _PRINTED = (range(33, 127), range(161, 173), range(174, 256))
 """Bytes that stand for themselves in a vocabulary; the others take places above 255."""
 
@@ -25,22 +27,32 @@ def byte_alphabet() -> list[str]:
 
 
 def learn_merges(corpus: Iterable[str]) -> list[tuple[str, str]]:
-    """Learns which pieces are joined, most frequent first; whole words of the corpus result."""
-    alphabet = byte_alphabet()
-    learner = Tokenizer(models.BPE(end_of_word_suffix=_WORD_END))
-    learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    learner.train_from_iterator(
-        corpus,
-        trainers.BpeTrainer(
-            vocab_size=2 * len(alphabet) + _MOST_MERGES,
-            end_of_word_suffix=_WORD_END,
-            initial_alphabet=alphabet,
-            show_progress=False,
-        ),
-    )
-    merges = json.loads(learner.to_str())["model"]["merges"]
-    return [(left, right) for left, right in merges]
+    """Learns which pieces are joined, most frequent first, until each word is one piece.
+
+    The same corpus gives the same merges: a resumed training relies on it.
+    """
+    counts = Counter(word for text in corpus for word in _WORD.findall(text.lower()))
+    words = {word: [*word[:-1], word[-1] + _WORD_END] for word in counts}
+    merges: list[tuple[str, str]] = []
+    while True:
+        tally: Counter[tuple[str, str]] = Counter()
+        for word, pieces in words.items():
+            for pair in pairwise(pieces):
+                tally[pair] += counts[word]
+        if not tally:
+            return merges
+        merges.append(max(tally, key=lambda pair: (tally[pair], pair)))
+        words = {word: _joined(pieces, merges[-1]) for word, pieces in words.items()}
+
+
+def _joined(pieces: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    joined: list[str] = []
+    for piece in pieces:
+        if joined and (joined[-1], piece) == pair:
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return joined
 
 
 def make_tokenizer(corpus: Iterable[str], *, window: int) -> CLIPTokenizer:
