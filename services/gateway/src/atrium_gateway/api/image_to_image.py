@@ -22,7 +22,7 @@ async def create_image_to_image(exchange: Exchange) -> None:
     principal = await exchange.authenticate()
     async with _received(exchange) as (sources, request):
         entry = resolve(exchange, request.model, Capability.IMAGE_TO_IMAGE)
-        wanted = Wanted(exchange, request, uploads=len(sources.images))
+        wanted = Wanted.of(exchange, request, uploads=len(sources.images))
         edit = Edit(
             **msgspec.structs.asdict(drawing_of(request, entry, wanted)),
             strength=request.strength,

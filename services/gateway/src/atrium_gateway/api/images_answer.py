@@ -20,7 +20,7 @@ from atrium_gateway.api.images_schema import (
     WithheldImageEvent,
 )
 from atrium_gateway.api.picture_body import JsonBody
-from atrium_gateway.api.pictures import Gallery, Picture, size_text
+from atrium_gateway.api.pictures import Gallery, Picture, drawn, size_text
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.pipeline import Job
 from atrium_gateway.ratelimit import limit_headers
@@ -61,16 +61,7 @@ class Shown:
 
 async def reply(exchange: Exchange, principal: Principal, job: Job[Step], shown: Shown) -> None:
     """Runs a job and answers with one JSON document."""
-    gallery = Gallery()
-    pictures: list[Picture] = []
-    async with exchange.gateway.pipeline.run(
-        principal, job, request_id=exchange.record.request_id
-    ) as run:
-        async for step in run:
-            if picture := gallery.add(step):
-                pictures.append(picture)
-    gallery.check()
-    pictures.sort(key=lambda picture: picture.start.index)
+    run, pictures = await drawn(exchange, principal, job)
     body = _document(pictures, shown, run.usage)
     pictures.clear()  # the body lets them go as they leave
     await exchange.reply_in_pieces(
@@ -98,7 +89,12 @@ async def stream(
             async for step in run:
                 if isinstance(step, Begun):
                     await events.open(run.reservation.limits)
-                if event := made.event(step, run.usage):
+                event = None
+                if isinstance(step, Preview):
+                    event = made.partial(step)
+                elif picture := made.gallery.add(step):
+                    event = made.finished(picture, run.usage)
+                if event is not None:
                     name, body = event
                     await events.send_pieces(body.pieces(), event=name)
         made.gallery.check()
@@ -133,7 +129,7 @@ def _document(pictures: list[Picture], shown: Shown, usage: Usage) -> JsonBody:
 
 @dataclass(slots=True)
 class _Events:
-    """Makes the events of a streamed answer."""
+    """Makes the events of a streamed answer, each with its type."""
 
     shown: Shown
     kind: str
@@ -141,14 +137,8 @@ class _Events:
     _previews: Counter[int] = field(default_factory=Counter)
     _told: Usage = field(default_factory=Usage)
 
-    def event(self, step: Step, usage: Usage) -> tuple[str, JsonBody] | None:
-        """Gives the type and the body of what a message says, if it says something here."""
-        if isinstance(step, Preview):
-            return self._partial(step)
-        picture = self.gallery.add(step)
-        return self._finished(picture, usage) if picture else None
-
-    def _partial(self, view: Preview) -> tuple[str, JsonBody] | None:
+    def partial(self, view: Preview) -> tuple[str, JsonBody] | None:
+        """Shows an early view, unless its picture has had as many as were asked for."""
         number = self._previews[view.index]
         if number == self.shown.partial_images:
             return None
@@ -165,7 +155,8 @@ class _Events:
         )
         return event.type, _with_image(view.jpeg, _ENCODER.encode(event))
 
-    def _finished(self, picture: Picture, usage: Usage) -> tuple[str, JsonBody]:
+    def finished(self, picture: Picture, usage: Usage) -> tuple[str, JsonBody]:
+        """Brings a picture, or a note that it is withheld."""
         start = picture.start
         if start.withheld:
             note = WithheldImageEvent(

@@ -1,5 +1,8 @@
 """The three answers of `/api/text-to-image` and `/api/image-to-image`: JSON, file, events."""
 
+from dataclasses import dataclass
+from typing import Self
+
 import msgspec
 
 from atrium_common.domain import Usage
@@ -18,7 +21,7 @@ from atrium_gateway.api.picture_schema import (
     StreamQuery,
     TextToImageRequest,
 )
-from atrium_gateway.api.pictures import CONTENT_TYPES, Gallery, Picture
+from atrium_gateway.api.pictures import CONTENT_TYPES, Gallery, Picture, drawn
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.pipeline import Job
 from atrium_gateway.ratelimit import limit_headers
@@ -28,10 +31,24 @@ _ENCODER = msgspec.json.Encoder()
 _BY_TYPE = {content_type: name for name, content_type in CONTENT_TYPES.items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """In which of the three shapes a request is answered."""
+    """In which of the three shapes a request is answered.
 
-    def __init__(self, exchange: Exchange, request: TextToImageRequest, *, uploads: int) -> None:
+    Attributes:
+        events: As events.
+        file: As the file itself; JSON if neither.
+        output: How pictures are encoded.
+        previews: What is shown on the way.
+    """
+
+    events: bool
+    file: bool
+    output: Output
+    previews: Previews
+
+    @classmethod
+    def of(cls, exchange: Exchange, request: TextToImageRequest, *, uploads: int) -> Self:
         """Reads the query, `Accept` and the body's own words.
 
         Args:
@@ -43,25 +60,24 @@ class Wanted:
             InvalidArgument: They contradict each other; `field` names it.
         """
         query = convert(dict(exchange.query_params), StreamQuery)
-        self.events = query.stream or bool(request.stream)
-        named = None if self.events else _image_type(exchange)
-        self.file = named is not None
-        self.format = named or request.format or "png"
-        if request.format not in (None, self.format):
+        events = query.stream or bool(request.stream)
+        named = None if events else _image_type(exchange)
+        shape = named or request.format or "png"
+        if request.format not in (None, shape):
             raise InvalidArgument(
-                f"'Accept' asks for {self.format}, 'format' for {request.format}.", field="format"
+                f"'Accept' asks for {shape}, 'format' for {request.format}.", field="format"
             )
-        if self.file and (request.n or 1) * uploads != 1:
+        if named and (request.n or 1) * uploads != 1:
             raise InvalidArgument(
                 "A file is one picture; for several ask for JSON or 'stream'.", field="n"
             )
-        if request.preview_interval and not self.events:
+        if request.preview_interval and not events:
             raise InvalidArgument("Previews need 'stream'.", field="preview_interval")
-        self.output = Output(
-            format=self.format, quality=request.quality, embed_record=request.embed_record
-        )
-        self.previews = Previews(
-            interval=request.preview_interval, max_side=request.preview_max_side
+        return cls(
+            events=events,
+            file=named is not None,
+            output=Output(format=shape, quality=request.quality, embed_record=request.embed_record),
+            previews=Previews(interval=request.preview_interval, max_side=request.preview_max_side),
         )
 
 
@@ -86,20 +102,11 @@ def _image_type(exchange: Exchange) -> str | None:
 
 
 async def _reply(exchange: Exchange, principal: Principal, job: Job[Step], *, file: bool) -> None:
-    gallery = Gallery()
-    pictures: list[Picture] = []
-    async with exchange.gateway.pipeline.run(
-        principal, job, request_id=exchange.record.request_id
-    ) as run:
-        async for step in run:
-            if picture := gallery.add(step):
-                pictures.append(picture)
-    gallery.check()
+    run, pictures = await drawn(exchange, principal, job)
     identity, headers = run.reservation.id, limit_headers(run.reservation.limits)
     if file:
         await _send_file(exchange, pictures[0], {**headers, "x-atrium-id": identity})
         return
-    pictures.sort(key=lambda picture: picture.start.index)
     body = JsonBody()
     head = {"id": identity, "model": job.model}
     body.text(_ENCODER.encode(head)[:-1] + b',"pictures":[')

@@ -10,7 +10,8 @@ from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.api.picture_bounds import drawing_bound, edit_bound, known_sizes
 from atrium_gateway.api.picture_schema import MAX_PICTURES, LoraChoice, PictureOptions
 from atrium_gateway.api.picture_uploads import Sources
-from atrium_gateway.pipeline import Job
+from atrium_gateway.auth.principal import Principal
+from atrium_gateway.pipeline import Job, Run
 from atrium_gateway.upstreams.img2img import EDIT
 from atrium_gateway.upstreams.pictures import (
     Begun,
@@ -149,6 +150,27 @@ class Gallery:
         self.withheld += bool(picture.start.withheld)
         picture.sha256 = end.sha256
         return picture
+
+
+async def drawn(
+    exchange: Exchange, principal: Principal, job: Job[Step]
+) -> tuple[Run[Step], list[Picture]]:
+    """Runs a job to its end; gives it, settled, and its pictures by index.
+
+    Raises:
+        Unavailable: The service ended before all pictures were there.
+        InvalidArgument: All of them are withheld.
+    """
+    gallery = Gallery()
+    pictures: list[Picture] = []
+    async with exchange.gateway.pipeline.run(
+        principal, job, request_id=exchange.record.request_id
+    ) as run:
+        async for step in run:
+            if picture := gallery.add(step):
+                pictures.append(picture)
+    gallery.check()
+    return run, sorted(pictures, key=lambda picture: picture.start.index)
 
 
 def _lora(choice: LoraChoice | str) -> Lora:

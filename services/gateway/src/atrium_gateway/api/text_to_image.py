@@ -15,7 +15,7 @@ async def create_text_to_image(exchange: Exchange) -> None:
     principal = await exchange.authenticate()
     request = decode(await exchange.json_body(), TextToImageRequest)
     entry = resolve(exchange, request.model, Capability.TEXT_TO_IMAGE)
-    wanted = Wanted(exchange, request, uploads=1)
+    wanted = Wanted.of(exchange, request, uploads=1)
     job = drawing_job(exchange, drawing_of(request, entry, wanted), entry)
     await answer(exchange, principal, job, wanted=wanted)
 
