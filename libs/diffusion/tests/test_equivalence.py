@@ -128,7 +128,7 @@ def asked(random_: random.Random, kinds: tuple[SchedulerKind, ...] = tuple(Sched
     )
 
 
-class InpaintPipeline(StableDiffusionXLInpaintPipeline):  # type: ignore[misc]
+class InpaintPipeline(StableDiffusionXLInpaintPipeline):
     """Encodes the source as the other pipelines do.
 
     Diffusers' forgets what they remember: the mean and deviation of an autoencoder's
@@ -136,17 +136,18 @@ class InpaintPipeline(StableDiffusionXLInpaintPipeline):  # type: ignore[misc]
     """
 
     def _encode_vae_image(self, image: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        latents: torch.Tensor = super()._encode_vae_image(image, generator)
-        config = self.vae.config
+        latents: torch.Tensor = super()._encode_vae_image(image, generator)  # type: ignore[misc]
+        config = self.vae.config  # type: ignore[attr-defined]
         mean = torch.tensor(config.latents_mean).view(1, -1, 1, 1)
         deviation = torch.tensor(config.latents_std).view(1, -1, 1, 1)
-        return (latents - mean * config.scaling_factor) / deviation
+        normal: torch.Tensor = (latents - mean * config.scaling_factor) / deviation
+        return normal
 
 
 class OneByOne:
     """Diffusers' own pipelines over one set of weights."""
 
-    def __init__(self, pipe: StableDiffusionXLPipeline) -> None:
+    def __init__(self, pipe: Any) -> None:
         parts = pipe.components
         parts = {name: part for name, part in parts.items() if name != "scheduler"}
         self._config = pipe.scheduler.config
@@ -251,7 +252,7 @@ async def test_64_random_requests_are_drawn_as_diffusers_draws_them(
 
 @given(st.lists(st.integers(0, 2**32), min_size=2, max_size=4))
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

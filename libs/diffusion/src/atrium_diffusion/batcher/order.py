@@ -87,6 +87,7 @@ class _Flow(Generic[C]):
         last_tick: When it last took a step; -1 for never.
         pictures: Its pictures by number, so in order of arrival.
         passed_over: Turns in a row that went by the oldest.
+        head: What `first` returned in the present tick.
     """
 
     tag: float
@@ -94,6 +95,7 @@ class _Flow(Generic[C]):
     last_tick: int = -1
     pictures: dict[int, C] = field(default_factory=dict)
     passed_over: int = 0
+    head: C = field(init=False)
 
     @property
     def turn(self) -> tuple[float, int, int]:
@@ -113,16 +115,14 @@ class _Flow(Generic[C]):
         return min(self.pictures.values(), key=lambda picture: picture.place)
 
     def line(self, group: Hashable, may: Callable[[C], bool]) -> Iterator[C]:
-        """Yields the pictures of a group that may take part; none if `first` does not."""
-        first = self.first()
-        if first.group == group and may(first):
-            yield first
+        """Yields the pictures of a group that may take part; none if the head does not."""
+        if self.head.group == group and may(self.head):
+            yield self.head
             yield from self.rest(group, may)
 
     def rest(self, group: Hashable, may: Callable[[C], bool]) -> Iterator[C]:
-        """Yields the pictures of a group that may take part, but for `first`."""
-        first = self.first()
-        others = (p for p in self.pictures.values() if p.group == group and p is not first)
+        """Yields the pictures of a group that may take part, but for the head."""
+        others = (p for p in self.pictures.values() if p.group == group and p is not self.head)
         yield from filter(may, sorted(others, key=lambda picture: picture.place))
 
 
@@ -215,23 +215,25 @@ class StepOrder(Generic[C]):
         flows = [flow for flow in self._flows.values() if flow.pictures]
         if not flows:
             return []
+        for flow in flows:
+            flow.head = flow.first()
         leading = min(flows, key=lambda flow: flow.turn)
         self._virtual_time = leading.tag
-        group = leading.first().group
+        group = leading.head.group
         filling: _Filling[C] = _Filling(fits=fits, begins=begins)
         filling.fill([(*flow.turn, flow.line(group, filling.may)) for flow in flows])
-        riding = [flow for flow in flows if flow.first() not in filling.batch]
+        riding = [flow for flow in flows if flow.head not in filling.batch]
         filling.fill([(*flow.turn, flow.rest(group, filling.may)) for flow in riding])
         return filling.batch
 
     def charge(self, served: Sequence[C]) -> None:
-        """Says who took a step in this tick; in the order of `choose`, before any leaves."""
+        """Says which of those that were chosen took a step, in order, before any leaves."""
         by_tenant: dict[str, list[C]] = {}
         for picture in served:
             by_tenant.setdefault(picture.tenant, []).append(picture)
         level = self._virtual_time
         flows = [(self._flows[tenant], pictures) for tenant, pictures in by_tenant.items()]
-        charged = [(flow, pictures) for flow, pictures in flows if flow.first() in pictures]
+        charged = [(flow, pictures) for flow, pictures in flows if flow.head in pictures]
         for flow, pictures in charged:
             flow.tag += sum(picture.span for picture in pictures)
             flow.last_tick = self._tick
