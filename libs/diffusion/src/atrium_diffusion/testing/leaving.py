@@ -8,9 +8,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from atrium_diffusion.domain import PictureEvent, PictureMade, RequestPlan, StepTaken, counted
 from atrium_diffusion.engines.fake import FakeEngine
 
@@ -50,8 +47,9 @@ async def leave(call: Any, chance: random.Random) -> None:
     way = chance.choice(("messages", "time", "stay"))
     messages = chance.randint(0, 40) if way == "messages" else 10_000
     patience = chance.uniform(0, 0.1) if way == "time" else None
+    answers = aiter(call)
     with contextlib.suppress(asyncio.CancelledError, TimeoutError):
         async with asyncio.timeout(patience):
-            while messages and await call.read() is not grpc.aio.EOF:
+            while messages and await anext(answers, None) is not None:
                 messages -= 1
     call.cancel()
