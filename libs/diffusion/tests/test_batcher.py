@@ -377,6 +377,26 @@ async def test_a_picture_that_does_not_fit_alone_fails_and_the_others_go_on() ->
         assert batcher.running == batcher.waiting == 0
 
 
+async def test_decoding_takes_as_many_at_once_as_memory_allows() -> None:
+    request = plan(n=8)
+    model = ArithmeticModel()
+    model.decode_room = 2
+    async with batching(model) as batcher:
+        made = await pictures(batcher, request)
+    assert model.decoded == [2, 2, 2, 2]
+    for index, pixels in (await alone(request)).items():
+        np.testing.assert_array_equal(made[index], pixels)
+
+
+async def test_a_picture_that_can_not_be_decoded_alone_fails() -> None:
+    model = ArithmeticModel()
+    model.decode_room = 0
+    async with batching(model) as batcher:
+        with pytest.raises(Overloaded):
+            await drawn(batcher, plan(n=2))
+        assert batcher.running == batcher.waiting == 0
+
+
 @pytest.mark.parametrize(
     "message",
     ["[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried", "not enough memory"],
@@ -419,6 +439,12 @@ async def test_a_picture_that_breaks_the_call_fails_alone() -> None:
     error = await fails_alone(model, plan("bad", n=2))
     assert isinstance(error, InternalError)
     assert "shape" not in error.message
+
+
+@pytest.mark.usefixtures("quiet")
+async def test_a_picture_that_can_not_begin_fails_alone() -> None:
+    error = await fails_alone(ArithmeticModel(), replace(plan("bad"), scheduler=None))
+    assert error.reason == "ENGINE_STEP_FAILED"
 
 
 async def test_a_picture_that_is_not_a_number_fails_alone() -> None:

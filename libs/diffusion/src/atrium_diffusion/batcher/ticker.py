@@ -131,7 +131,7 @@ class Ticker:
         return error is None
 
     def _share(self, started: float, pictures: Sequence[Picture]) -> None:
-        """Divides the time since `started` by rows: pixels are the same for all."""
+        """Divides a UNet call's time by rows: pixels are the same for all."""
         seconds = self._clock() - started
         load = sum(picture.load for picture in pictures)
         for picture in pictures:
@@ -166,8 +166,9 @@ class Ticker:
             self._decode(finished[:half], outcome)
             self._decode(finished[half:], outcome)
             return
-        self._share(started, finished)
+        seconds = (self._clock() - started) / len(finished)
         for picture, pixels in zip(finished, made, strict=True):
+            picture.seconds += seconds
             done = PictureMade(index=picture.plan.index, pixels=pixels, seconds=_told(picture))
             outcome.events.append((picture, done))
 
@@ -187,7 +188,7 @@ class Ticker:
 
 def _failure(error: Exception) -> AtriumError:
     """Says what an error means for a picture; raises it if it means the device is lost."""
-    if isinstance(error, torch.OutOfMemoryError) or (
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(said in str(error) for said in _NO_MEMORY)
     ):
         return Overloaded(

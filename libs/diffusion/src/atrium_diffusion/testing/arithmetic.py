@@ -125,7 +125,8 @@ class ArithmeticModel:
         room: Latents (rows times height times width) that one call has memory for.
         raises: What a call with such a prompt in it raises.
         overflows: Prompts that are predicted to be not a number.
-        decoded: Pictures in each call of `decode`.
+        decoded: Pictures in each call of `decode` that went well.
+        decode_room: Pictures that one call of `decode` has memory for.
     """
 
     device = torch.device("cpu")
@@ -141,6 +142,7 @@ class ArithmeticModel:
         self.raises: dict[str, Exception] = {}
         self.overflows: set[str] = set()
         self.decoded: list[int] = []
+        self.decode_room: int | None = None
         self._prompts: dict[float, str] = {}
         self._loras: tuple[AppliedLora, ...] = ()
 
@@ -198,6 +200,8 @@ class ArithmeticModel:
 
     def decode(self, latents: Tensor) -> list[Pixels]:
         """Shows the first three channels as colours, each latent as a square."""
+        if self.decode_room is not None and latents.shape[0] > self.decode_room:
+            raise torch.OutOfMemoryError("the decoder's memory is out")
         self.decoded.append(latents.shape[0])
         return [self._shown(one, self.scale) for one in latents]
 
