@@ -26,9 +26,15 @@ Event = ImageGenStreamEvent | ImageEditStreamEvent
 
 def events(client: OpenAI, options: argparse.Namespace) -> Iterator[Event]:
     """Asks for a picture of the prompt, or for an edit of a picture, as a stream."""
+    # What OpenAI's interface does not have travels in the extra body: left out, it is drawn.
+    more = {} if options.seed is None else {"seed": options.seed}
     if options.edit is None:
         yield from client.images.generate(
-            model=MODEL, prompt=options.prompt, partial_images=options.views, stream=True
+            model=MODEL,
+            prompt=options.prompt,
+            partial_images=options.views,
+            stream=True,
+            extra_body=more,
         )
         return
     with options.edit.open("rb") as picture:
@@ -38,6 +44,7 @@ def events(client: OpenAI, options: argparse.Namespace) -> Iterator[Event]:
             prompt=options.prompt,
             partial_images=options.views,
             stream=True,
+            extra_body=more,
         )
 
 
@@ -59,6 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="PNG file of the picture")
     parser.add_argument("--edit", type=Path, help="a picture to start from")
     parser.add_argument("--views", type=int, default=3, help="early views, 1 to 3 (%(default)s)")
+    parser.add_argument("--seed", type=int, help="the same seed draws the same picture")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the gateway (%(default)s)")
     options = parser.parse_args()
     # `make run` keeps a key for development in .atrium/dev.key.
