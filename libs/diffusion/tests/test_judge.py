@@ -4,16 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from atrium_diffusion.testing.judge import judge, read, silhouette_iou
 from atrium_diffusion.testing.shapes import (
     COLOURS,
+    PALETTE,
     PLAIN_SCENES,
     SHAPES,
     Figure,
     Scene,
     caption,
+    draw_figure,
     random_scene,
     recoloured,
     render,
@@ -22,7 +24,7 @@ from atrium_diffusion.testing.shapes import (
     varied_caption,
 )
 
-SCENES = 300
+SCENES = 200
 
 
 def test_rendered_scenes_are_accepted() -> None:
@@ -63,11 +65,28 @@ def test_what_is_wrong_is_named(shown: Scene, wrong: set[str]) -> None:
 
 
 def test_a_scene_is_no_other() -> None:
-    """Of 60 plain scenes each picture is accepted for one."""
-    for prompt, scene in PLAIN_SCENES.items():
+    """A picture is accepted for one of the plain scenes only."""
+    scenes = list(PLAIN_SCENES.values())
+    for place, scene in enumerate(scenes[::6]):
         picture = render(scene, seeded(4))
-        others = [other for other in PLAIN_SCENES.values() if other != scene]
-        assert not any(judge(picture, other).right for other in others[::12]), prompt
+        others = [other for other in scenes[place % 7 :: 7] if other != scene]
+        assert not any(judge(picture, other).right for other in others)
+
+
+def test_close_figures_with_soft_edges_are_told_apart() -> None:
+    """As a small model draws them: halos that touch."""
+    for colour in ("red", "yellow", "black"):
+        scene = several(2, colour, "circle")
+        canvas = Image.new("RGB", (128, 128), "white")
+        for x in (0.32, 0.68):
+            draw_figure(canvas, "circle", PALETTE[colour], (x, 0.5), 0.16)
+        assert judge(canvas.filter(ImageFilter.GaussianBlur(4)), scene).right
+
+
+def test_soft_stars_are_stars() -> None:
+    scene = several(4, "orange", "star")
+    picture = render(scene, seeded(11)).filter(ImageFilter.GaussianBlur(2))
+    assert judge(picture, scene).right
 
 
 def test_two_colours_of_a_pair_are_not_to_be_swapped_between_shapes() -> None:

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from atrium_diffusion.domain import Pixels
 from atrium_diffusion.testing.shapes import (
@@ -36,7 +36,11 @@ _LEAST_AREA = 120
 _RIM = 3
 """Pixels at the edge of a figure, or of the picture, whose colours are mixed or untypical."""
 _LEAST_CORE = 20
+_LEAST_SHARE = 0.05
+"""A colour with less of the figures' cores is a blemish."""
 _TEMPLATE_SIDE = 32
+_BLUNT = 6.0
+"""Pixels by which the blunt templates are blurred; their shapes are 102 pixels wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ class Seen:
 
     Attributes:
         figure: Its nearest colour and shape.
-        fit: How well it fills the ideal shape of its bounding box: IoU, 0 to 1.
+        fit: IoU with the ideal shape of its bounding box, sharp or with blunt corners.
         purity: Share of its core that is nearest to its colour.
         area: Pixels, of a picture of 128 by 128.
     """
@@ -141,13 +145,14 @@ def _stretched(area: Area) -> Area:
 
 
 @cache
-def _templates() -> dict[str, Area]:
-    """The ideal shapes, stretched."""
+def _templates() -> dict[str, tuple[Area, ...]]:
+    """The ideal shapes, stretched: sharp, and with the blunt corners of a soft drawing."""
     templates = {}
     for shape in SHAPES:
-        canvas = Image.new("RGB", (SIDE, SIDE))
-        draw_figure(canvas, shape, (255, 255, 255), (0.5, 0.5), 0.4)
-        templates[shape] = _stretched(np.asarray(canvas)[:, :, 0] > 127)
+        canvas = Image.new("L", (SIDE, SIDE))
+        draw_figure(canvas, shape, 255, (0.5, 0.5), 0.4)
+        blunt = canvas.filter(ImageFilter.GaussianBlur(_BLUNT))
+        templates[shape] = tuple(_stretched(np.asarray(each) > 127) for each in (canvas, blunt))
     return templates
 
 
@@ -167,12 +172,22 @@ def _nearest(levels: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def _figures(levels: NDArray[np.float32], nearest: NDArray[np.intp]) -> tuple[int, Area]:
-    """The background's colour, and the pixels that are not of it."""
+    """The background's colour, and the pixels that are not of it.
+
+    A soft edge ends where a pixel is as near to the background as to a figure's colour, so
+    that the halos of close figures don't make one of them.
+    """
     border = np.ones(nearest.shape, np.bool_)
     border[_RIM:-_RIM, _RIM:-_RIM] = False
     ground = _most_common(nearest[border])
-    middle = np.median(levels[nearest == ground], axis=0)
-    return ground, ((levels - middle) ** 2).sum(-1) > _FAR**2
+    behind = ((levels - np.median(levels[nearest == ground], axis=0)) ** 2).sum(-1)
+    far = behind > _FAR**2
+    shares = np.bincount(nearest[_eroded(far, _RIM)], minlength=len(_NAMES))
+    colours = _RGB[shares > _LEAST_SHARE * shares.sum()]
+    if len(colours) == 0:
+        return ground, far
+    ahead = ((levels[:, :, None, :] - colours) ** 2).sum(-1).min(-1)
+    return ground, far & (ahead < behind)
 
 
 def _seen(part: Area, nearest: NDArray[np.intp]) -> Seen:
@@ -181,7 +196,10 @@ def _seen(part: Area, nearest: NDArray[np.intp]) -> Seen:
         core = part
     colour = _most_common(nearest[core])
     stretched = _stretched(part)
-    fits = {shape: iou(stretched, template) for shape, template in _templates().items()}
+    fits = {
+        shape: max(iou(stretched, template) for template in templates)
+        for shape, templates in _templates().items()
+    }
     shape = max(fits, key=lambda each: fits[each])
     return Seen(
         figure=Figure(_NAMES[colour], shape),

@@ -189,14 +189,16 @@ def outline(shape: str, centre: Point, radius: float) -> list[Point]:
             raise ValueError(f"a {shape} has no corners")
 
 
-def draw_figure(canvas: Image.Image, shape: str, rgb: Rgb, centre: Point, radius: float) -> None:
-    """Draws one shape; centre and radius are shares of the canvas's side."""
+def draw_figure(
+    canvas: Image.Image, shape: str, colour: Rgb | int, centre: Point, radius: float
+) -> None:
+    """Draws one shape; centre and radius are shares of the side, the colour fits the canvas."""
     pen, side = ImageDraw.Draw(canvas), canvas.width
     x, y, reach = centre[0] * side, centre[1] * side, radius * side
     if shape == "circle":
-        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=rgb)
+        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour)
     else:
-        pen.polygon(outline(shape, (x, y), reach), fill=rgb)
+        pen.polygon(outline(shape, (x, y), reach), fill=colour)
 
 
 def render(scene: Scene, random: Random, *, side: int = SIDE) -> Image.Image:
