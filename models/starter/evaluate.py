@@ -5,13 +5,15 @@ Prints one row for each promise; no person looks on. The figures in README.md co
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from trainer import measures
-from trainer.drawing import PipelineDrawer
+from trainer.drawing import EngineDrawer
 from trainer.errors import TrainingError
+from trainer.measures import Result
 
 _PUBLISHED = Path(__file__).parent / "sdxl-shapes-128"
 
@@ -35,26 +37,31 @@ def main() -> int:
     options = _options()
     torch.set_num_threads(options.threads)
     try:
-        drawer = PipelineDrawer(
+        with EngineDrawer(
             options.folder, steps=options.steps, guidance_scale=options.guidance
-        )
+        ) as drawer:
+            print(f"{options.folder}, {options.steps} steps, guidance {options.guidance}")
+            for result in _results(drawer, options):
+                _show(result, options.sheets)
     except TrainingError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{options.folder}, {options.steps} steps, guidance {options.guidance}", flush=True)
-    for measure in (
-        lambda: measures.plain_prompts(drawer),
-        lambda: measures.random_prompts(drawer, pictures=options.random),
-        lambda: measures.recolouring(drawer, pictures=options.edits),
-        lambda: measures.reshaping(drawer, pictures=options.edits),
-    ):
-        result = measure()
-        print(result.line, flush=True)
-        if options.sheets is not None:
-            options.sheets.mkdir(parents=True, exist_ok=True)
-            name = "-".join(result.name.replace(",", "").split())
-            measures.sheet(result.sheet).save(options.sheets / f"{name}.png")
     return 0
+
+
+def _results(drawer: EngineDrawer, options: argparse.Namespace) -> Iterator[Result]:
+    yield measures.plain_prompts(drawer)
+    yield measures.random_prompts(drawer, pictures=options.random)
+    yield measures.recolouring(drawer, pictures=options.edits)
+    yield measures.reshaping(drawer, pictures=options.edits)
+
+
+def _show(result: Result, sheets: Path | None) -> None:
+    print(result.line, flush=True)
+    if sheets is not None:
+        sheets.mkdir(parents=True, exist_ok=True)
+        name = "-".join(result.name.replace(",", "").split())
+        measures.sheet(result.sheet).save(sheets / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from atrium_diffusion.testing.shapes import (
     several,
 )
 from trainer import measures, networks
-from trainer.drawing import Order, PipelineDrawer
+from trainer.drawing import EngineDrawer, Order
 from trainer.errors import TrainingError
 from trainer.fit import Adam, Budget, fit
 from trainer.folder import catalogue_lines
@@ -59,12 +59,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_leaves_a_folder_that_sdxl_code_loads_and_draws_with(trained: Path) -> None:
-    drawer = PipelineDrawer(trained, steps=2, guidance_scale=3.0)
     prompts = list(PLAIN_SCENES)[:2]
-    first, second = drawer.draw([Order(prompt=prompt, seed=1) for prompt in prompts])
-    assert first.size == second.size == (64, 64)
-    edited = drawer.draw([Order(prompt=prompts[0], seed=1, source=first, strength=0.5)])
-    assert edited[0].size == (64, 64)
+    with EngineDrawer(trained, side=64, steps=2) as drawer:
+        first, second = drawer.draw([Order(prompt=prompt, seed=1) for prompt in prompts])
+        assert first.size == second.size == (64, 64)
+        edit = Order(prompt=prompts[0], seed=1, source=first, strength=0.5)
+        assert drawer.draw([edit])[0].size == (64, 64)
+
+
+def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(TrainingError, match="no model to evaluate"),
+        EngineDrawer(tmp_path / "nothing"),
+    ):
+        pytest.fail("it was loaded")
 
 
 def test_the_folder_is_in_half_precision_and_readable_for_all(trained: Path) -> None:

@@ -1,17 +1,24 @@
-"""Draws for the evaluation: through diffusers' own pipelines, on one folder's model."""
+"""Draws for the evaluation, with the engine that the picture services draw with."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
-import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+import numpy as np
 from PIL import Image
 
+from atrium_common.catalogue import FolderSource, ModelEntry
+from atrium_common.errors import AtriumError
+from atrium_common.weights import WeightStore
+from atrium_diffusion.domain import Denoising, PictureJob, PictureMade, Pixels, Source
+from atrium_diffusion.engines.diffusers import DiffusersEngine
 from trainer.errors import TrainingError
 
-_BATCH = 8
+_MODEL = "evaluated"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,43 +42,84 @@ class Drawer(Protocol):
     """Whatever draws."""
 
     def draw(self, orders: Sequence[Order]) -> list[Image.Image]:
-        """Draws each order, in order; all with a source, of one strength, or none with one."""
+        """Draws each order, in order."""
         ...
 
 
-class PipelineDrawer:
-    """Diffusers' pipelines in full precision, on the CPU."""
+class EngineDrawer:
+    """The engine `diffusers` on one folder's model, on the CPU; a context manager."""
 
-    def __init__(self, folder: Path, *, steps: int, guidance_scale: float) -> None:
-        if not (folder / "model_index.json").is_file():
-            raise TrainingError(f"{folder} holds no model; train one first")
-        self._text: StableDiffusionXLPipeline = StableDiffusionXLPipeline.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, add_watermarker=False
+    def __init__(
+        self, folder: Path, *, side: int = 128, steps: int = 12, guidance_scale: float = 3.0
+    ) -> None:
+        """Prepares the engine; `with` loads the model.
+
+        Args:
+            folder: The model.
+            side: Pixels of the square pictures that it was trained on.
+            steps: Over the whole noise range.
+            guidance_scale: Classifier-free guidance.
+        """
+        sides: dict[str, int] = dict.fromkeys(
+            ("native_width", "native_height", "min_side", "max_side"), side
         )
-        self._edit = StableDiffusionXLImg2ImgPipeline(
-            **self._text.components, add_watermarker=False
+        entry = ModelEntry(
+            id=_MODEL,
+            service="text2image",
+            capabilities=("text-to-image",),
+            engine=DiffusersEngine.name,
+            sources=(FolderSource(kind="folder", path=folder.absolute()),),
+            options={**sides, "device": "cpu"},
         )
-        for pipeline in (self._text, self._edit):
-            pipeline.set_progress_bar_config(disable=True)
-        self._steps, self._guidance_scale = steps, guidance_scale
+        self._engine = DiffusersEngine([entry], store=WeightStore(folder))
+        self._denoising = {"steps": steps, "guidance_scale": guidance_scale}
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        """Loads the model.
+
+        Raises:
+            TrainingError: It can't be loaded; the message says why.
+        """
+        try:
+            self._runner.run(self._engine.load())
+        except AtriumError as error:
+            self._runner.close()
+            raise TrainingError(f"no model to evaluate: {error.message}") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._runner.run(self._engine.close())
+        self._runner.close()
 
     def draw(self, orders: Sequence[Order]) -> list[Image.Image]:
-        """Draws each order, eight at a time."""
-        pictures: list[Image.Image] = []
-        for first in range(0, len(orders), _BATCH):
-            pictures += self._batch(orders[first : first + _BATCH])
-        return pictures
+        """Draws each order; the engine shares its steps among all of them."""
+        return self._runner.run(self._draw_all(orders))
 
-    def _batch(self, orders: Sequence[Order]) -> list[Image.Image]:
-        shared = {
-            "prompt": [order.prompt for order in orders],
-            "generator": [torch.Generator().manual_seed(order.seed) for order in orders],
-            "num_inference_steps": self._steps,
-            "guidance_scale": self._guidance_scale,
-        }
-        if orders[0].source is None:
-            drawn: list[Image.Image] = self._text(**shared).images
-        else:
-            sources = [order.source for order in orders]
-            drawn = self._edit(**shared, image=sources, strength=orders[0].strength).images
-        return drawn
+    async def _draw_all(self, orders: Sequence[Order]) -> list[Image.Image]:
+        return list(await asyncio.gather(*(self._draw(order) for order in orders)))
+
+    async def _draw(self, order: Order) -> Image.Image:
+        sources = () if order.source is None else (Source(pixels=_pixels(order.source)),)
+        job = PictureJob(
+            model=_MODEL,
+            prompt=order.prompt,
+            denoising=Denoising(seed=order.seed, **self._denoising),
+            sources=sources,
+            strength=order.strength,
+        )
+        made: list[Pixels] = []
+        async with aclosing(self._engine.draw(self._engine.plan(job))) as events:
+            async for event in events:
+                if isinstance(event, PictureMade):
+                    made.append(event.pixels)
+        return Image.fromarray(made[0])
+
+
+def _pixels(picture: Image.Image) -> Pixels:
+    return np.asarray(picture.convert("RGB"))

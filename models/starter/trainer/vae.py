@@ -22,7 +22,7 @@ from atrium_diffusion.testing.shapes import Scene, random_scene, render, seeded
 from trainer.fit import Adam, step_chance
 from trainer.networks import PIXELS_PER_LATENT
 
-ADAM = Adam(peak=1.5e-3, floor=2e-5, warm_up=100, betas=(0.9, 0.98), weight_decay=0.0)
+ADAM = Adam(peak=1e-3, floor=2e-5, warm_up=100, betas=(0.9, 0.98), weight_decay=0.0)
 BATCH = 4
 _CONSTANT = 8.0
 """What the two reference channels hold, plus and minus."""
