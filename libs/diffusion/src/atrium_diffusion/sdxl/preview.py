@@ -60,9 +60,7 @@ class LatentPreview:
             max_side: Longest side of the result in pixels, whatever the latents' size.
         """
         values = latents[0].float()
-        middle = values.mean(dim=(1, 2), keepdim=True)
-        width = (values - middle).square().mean().sqrt().clamp(min=1.0)
-        values = middle + (values - middle) / width
+        values = values / values.std(dim=(1, 2)).square().mean().sqrt().clamp(min=1.0)
         colours = torch.einsum("chw,cr->rhw", values, self._weights) + self._bias[:, None, None]
         height, breadth = colours.shape[1:]
         factor = max_side / max(height, breadth)

@@ -52,7 +52,7 @@ class VaeCodec:
     @property
     def scale(self) -> int:
         """Pixels of a side per latent."""
-        return 2 ** (len(self._vae.config.block_out_channels) - 1)
+        return int(2 ** (len(self._vae.config.block_out_channels) - 1))
 
     @torch.no_grad()
     def encode(self, pixels: Pixels, generator: torch.Generator) -> Tensor:
@@ -78,7 +78,7 @@ class VaeCodec:
         together = max(1, budget // self._memory.decode_bytes(height * width))
         pictures: list[Pixels] = []
         with self._tiles(height, width, budget):
-            for part in latents.split(together):
+            for part in torch.split(latents, together):
                 pictures += self._decode(part)
         return pictures
 
