@@ -1,7 +1,5 @@
 """The promises of the memory model: it bounds what the work takes, and not by far."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from atrium_diffusion.sdxl.loading import Components, load_components
-from atrium_diffusion.sdxl.memory import MemoryModel, free_bytes, peak_bytes
+from atrium_diffusion.sdxl.memory import SLACK, MemoryModel, free_bytes, peak_bytes
 from atrium_diffusion.testing import sdxl_configs
 from atrium_diffusion.testing.sdxl_configs import FULL
 
@@ -43,24 +41,24 @@ def step(unet: UNet2DConditionModel, side: int, rows: int) -> int:
 
 
 @pytest.mark.parametrize(("side", "rows"), [(256, 1), (256, 4), (512, 1), (384, 3)])
-def test_a_real_step_stays_within_the_estimate(
+def test_the_tensors_of_a_real_step_are_those_that_were_counted(
     components: Components, model: MemoryModel, side: int, rows: int
 ) -> None:
-    counted, estimate = step(components.unet, side, rows), model.step_bytes(side * side, rows)
-    assert estimate / 1.6 < counted < estimate
+    counted = model.step_bytes(side * side, rows) / SLACK["cpu"]
+    assert step(components.unet, side, rows) == pytest.approx(counted, rel=0.1)
 
 
 @pytest.mark.parametrize(("side", "pictures"), [(128, 3), (256, 1)])
-def test_a_real_decoding_stays_within_the_estimate(
+def test_the_tensors_of_a_real_decoding_are_those_that_were_counted(
     components: Components, model: MemoryModel, side: int, pictures: int
 ) -> None:
     latents = torch.zeros(pictures, 4, side // 8, side // 8)
-    counted = peak_bytes(
+    real = peak_bytes(
         lambda: components.vae.decode(latents, return_dict=False),
         existing=[*components.vae.parameters(), latents],
     )
-    estimate = model.decode_bytes(side * side, pictures)
-    assert estimate / 1.6 < counted < estimate
+    counted = model.decode_bytes(side * side, pictures) / SLACK["cpu"]
+    assert real == pytest.approx(counted, rel=0.1)
 
 
 def test_a_batch_is_bounded_by_the_budget(model: MemoryModel) -> None:
@@ -88,36 +86,8 @@ def test_sdxl_itself_is_counted_without_its_weights() -> None:
         vae = AutoencoderKL.from_config(sdxl_configs.vae(FULL))
     model = MemoryModel.of(unet, vae)
     picture = 1024 * 1024
+    slack = SLACK["cpu"]
     # Its last level joins 960 channels of 128 x 128 and normalises them, in half precision.
-    assert 2 * 960 * 128 * 128 * 2 < model.step_bytes(picture, 1) < 500 * MIB
+    assert 2 * 960 * 128 * 128 * 2 < model.step_bytes(picture, 1) / slack < 300 * MIB
     # The decoder's last block but one hands 256 channels on at full size, in single precision.
-    assert 2 * 256 * picture * 4 < model.decode_bytes(picture) < 8 * 1024 * MIB
-
-
-PROGRAM = """
-import resource, sys, torch
-from pathlib import Path
-from atrium_diffusion.sdxl.loading import load_components
-from atrium_diffusion.sdxl.memory import MemoryModel
-torch.set_num_threads(1)
-ours = load_components(Path(sys.argv[1]), dtype=torch.float32, device=torch.device("cpu"))
-model = MemoryModel.of(ours.unet, ours.vae)
-def run(side, rows):
-    added = {"text_embeds": torch.zeros(rows, 48), "time_ids": torch.zeros(rows, 6)}
-    states = torch.zeros(rows, 77, ours.unet.config.cross_attention_dim)
-    with torch.no_grad():
-        ours.unet(torch.zeros(rows, 4, side // 8, side // 8), torch.zeros(rows), states,
-                  added_cond_kwargs=added)
-run(64, 1)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-run(1024, 8)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(model.step_bytes(1024 * 1024, 8), (after - before) * 1024)
-"""
-
-
-def test_the_process_grows_by_what_was_estimated(tiny_sdxl: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM, str(tiny_sdxl)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    estimate, grown = map(int, done.stdout.split())
-    assert estimate / 2 < grown < 1.1 * estimate
+    assert 2 * 256 * picture * 4 < model.decode_bytes(picture) / slack < 5 * 1024 * MIB

@@ -87,9 +87,9 @@ def check_safetensors(path: Path) -> None:
 def without_bars() -> Iterator[None]:
     """Keeps transformers from drawing progress into a service's log meanwhile."""
     shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ The folder is laid out as `stabilityai/stable-diffusion-xl-base-1.0` is. The eng
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -138,11 +138,11 @@ class _Reader:
     def _load(
         self, path: Path, model_class: type[_LoadedT], variant: str | None, dtype: torch.dtype
     ) -> _LoadedT:
-        config = path.parent / "config.json"
-        read_json(config)
+        read_json(path.parent / "config.json")
+        library: Any = model_class
         try:
             with without_bars():
-                model, found = model_class.from_pretrained(
+                model, found = library.from_pretrained(
                     path.parent,
                     dtype=dtype,
                     variant=variant,
@@ -173,8 +173,10 @@ def _check_index(path: Path, index: Mapping[str, object]) -> None:
 
 def _check_fit(folder: Path, components: Components) -> None:
     """Refuses components that are each whole, but not one model's."""
-    unet, second = components.unet.config, components.text_encoder_2.config
-    widths = components.text_encoder.config.hidden_size + second.hidden_size
+    unet: Any = components.unet.config
+    first: Any = components.text_encoder.config
+    second: Any = components.text_encoder_2.config
+    widths = first.hidden_size + second.hidden_size
     conditioning = 6 * (unet.addition_time_embed_dim or 0) + second.projection_dim
     for name, there, wanted in (
         ("addition_embed_type", unet.addition_embed_type, "text_time"),

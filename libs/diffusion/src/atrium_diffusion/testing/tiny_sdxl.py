@@ -7,6 +7,7 @@ same way through the libraries. Tests call `make`; so does a measurement, with `
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -75,7 +76,8 @@ def _write_text_encoder(folder: Path, config: dict[str, object]) -> None:
     write_json(folder / "config.json", config)
     with_projection = config["architectures"] == ["CLIPTextModelWithProjection"]
     model_class = CLIPTextModelWithProjection if with_projection else CLIPTextModel
-    model: nn.Module = model_class(CLIPTextConfig(**config))
+    options: dict[str, Any] = config
+    model: nn.Module = model_class(CLIPTextConfig(**options))
     ours = model.state_dict()
     named = {_published(name): value for name, value in ours.items()}
     _write_tensors(folder, "model", named)
