@@ -106,3 +106,21 @@ def test_an_error_is_one_line_with_its_traceback(output: io.StringIO) -> None:
         structlog.get_logger().error("failed", exc_info=error)
     (line,) = output.getvalue().splitlines()
     assert json.loads(line)["exception"][0]["exc_type"] == "ValueError"
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_traceback_shows_no_local_variables(output: io.StringIO, format: str) -> None:
+    """They hold prompts, media and keys."""
+    configure_logging("echo", "info", format, stream=output)
+
+    def draw(prompt: str) -> None:
+        raise RuntimeError("it broke")
+
+    held = "a secret wish".removeprefix("-")
+    for log in (structlog.get_logger().exception, logging.getLogger("library").exception):
+        try:
+            draw(held)
+        except RuntimeError:
+            log("unhandled exception")
+    assert output.getvalue().count("RuntimeError") >= 2
+    assert held not in output.getvalue()

@@ -47,11 +47,7 @@ def configure_logging(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    last: list[Processor] = (
-        [structlog.processors.dict_tracebacks, _redact, structlog.processors.JSONRenderer()]
-        if format == "json"
-        else [_redact, structlog.dev.ConsoleRenderer(colors=out.isatty())]
-    )
+    last = _json() if format == "json" else _console(colors=out.isatty())
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -69,6 +65,21 @@ def configure_logging(
     root.handlers[:] = [handler]
     # Libraries tell their life's story at INFO; ours is in structlog.
     root.setLevel(max(number, logging.WARNING))
+
+
+def _json() -> list[Processor]:
+    # Local variables hold prompts, media and keys: no traceback shows them.
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(tracebacks),
+        _redact,
+        structlog.processors.JSONRenderer(),
+    ]
+
+
+def _console(*, colors: bool) -> list[Processor]:
+    formatter = structlog.dev.plain_traceback  # the rich one shows local variables
+    return [_redact, structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=formatter)]
 
 
 class _Service:
