@@ -18,6 +18,8 @@ from atrium_diffusion.testing.judge import read, silhouette_iou
 from atrium_diffusion.testing.shapes import Figure, render, several
 from atrium_img2img.engines import open_engines
 
+pytestmark = pytest.mark.model
+
 CATALOGUE = Path(__file__).parents[3] / "models" / "starter.yaml"
 RED_CIRCLE = np.asarray(render(several(1, "red", "circle"), Random(2)))  # noqa: S311 - no secret
 

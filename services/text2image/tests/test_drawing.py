@@ -125,7 +125,8 @@ HONOURED: dict[str, tuple[dict[str, object], Check]] = {
     ),
     "preview.interval": (
         {"model": "slow-pictures", "preview": {"interval": 2}, "denoising": {"steps": 6}},
-        lambda _, answer: [preview.step for preview in answer.previews] == [2, 4],
+        # A reader that is slow gets the latest alone.
+        lambda _, answer: {2, 4} >= {preview.step for preview in answer.previews} != set(),
     ),
     "preview.max_side": (
         {"model": "slow-pictures", "preview": {"interval": 2, "max_side": 32}, "width": 128},

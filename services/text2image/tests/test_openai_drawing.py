@@ -9,8 +9,11 @@ from datetime import timedelta
 import numpy as np
 import pytest
 import pytest_asyncio
+from drawing_service import serving
 from starlette.responses import HTMLResponse
 
+from atrium.common.v1 import image_pb2
+from atrium.text2image.v1 import text2image_pb2 as pb
 from atrium_common.catalogue import CatalogueError, ModelEntry
 from atrium_common.domain import Capability, ModelState
 from atrium_common.errors import (
@@ -21,6 +24,7 @@ from atrium_common.errors import (
     TooLarge,
     Unavailable,
 )
+from atrium_common.testing import gateway_metadata
 from atrium_diffusion.domain import (
     Denoising,
     LoraUse,
@@ -285,6 +289,22 @@ async def test_a_missing_key_fails_its_model_alone(
         assert "NO_KEY" in lost.detail
         with pytest.raises(Unavailable):
             await drawn(engine, job(model="lost"))
+
+
+async def test_through_the_service_its_pictures_count_as_pictures(provider: ImageProvider) -> None:
+    entries = [entry(provider.url)]
+    async with serving(entries=entries, engine=OpenAIEngine(entries)) as service:
+        answer = await service.draw(n=2, output={"embed_record": True})
+        refused = await service.refusal(denoising={"seed": 1})
+        reply = await service.stub.ListModels(pb.ListModelsRequest(), metadata=gateway_metadata())
+    assert [picture.pixels.shape for picture in answer.pictures] == [(32, 32, 3)] * 2
+    assert (answer.info.steps, answer.info.n) == (0, 2)
+    assert (answer.usage.images, answer.usage.millimegapixel_steps) == (2, 0)
+    assert answer.usage.inference_time.ToTimedelta().total_seconds() > 0
+    record = answer.pictures[0].start.record
+    assert (record.engine, record.scheduler) == ("openai far", image_pb2.SCHEDULER_UNSPECIFIED)
+    assert (refused.field, refused.reason) == ("denoising.seed", "UNSUPPORTED_PARAMETER")
+    assert reply.limits[0].default_scheduler == image_pb2.SCHEDULER_UNSPECIFIED
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ def leaves(message: Descriptor, prefix: str = "") -> Iterator[str]:
     for field in message.fields:
         path = f"{prefix}{field.name}"
         if field.type == FieldDescriptor.TYPE_MESSAGE:
+            assert field.message_type is not None  # noqa: S101 - by its type
             yield from leaves(field.message_type, f"{path}.")
         else:
             yield path
