@@ -1,4 +1,4 @@
-"""The service over real sockets with the fake engine: every field, sizes, masks, metering."""
+"""The service over real sockets with the fake engine: every field, refusals, metering."""
 
 import io
 import json
@@ -22,8 +22,7 @@ from atrium_diffusion.testing.received import Received
 
 NAN = float("nan")
 JPEG, WEBP = image_pb2.IMAGE_FORMAT_JPEG, image_pb2.IMAGE_FORMAT_WEBP
-NONE, CROP = pb.RESIZE_MODE_NONE, pb.RESIZE_MODE_CROP
-PAD, STRETCH = pb.RESIZE_MODE_PAD, pb.RESIZE_MODE_STRETCH
+NONE, STRETCH = pb.RESIZE_MODE_NONE, pb.RESIZE_MODE_STRETCH
 Check = Callable[[RequestPlan, Received], bool]
 
 MASK = np.zeros((64, 64), np.uint8)
