@@ -46,11 +46,8 @@ def folder(tiny_sdxl: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("loras")
     tiny_lora.make(root / "one" / "one.safetensors", tiny_sdxl, seed=1)
     tiny_lora.make(root / "two" / "two.safetensors", tiny_sdxl, seed=2, rank=2)
-    tiny_lora.make(root / "kohya" / "k.safetensors", tiny_sdxl, seed=3, layout="kohya", alpha=2)
+    tiny_lora.make(root / "three" / "three.safetensors", tiny_sdxl, seed=3)
     tiny_lora.make(root / "text" / "text.safetensors", tiny_sdxl, seed=4, text=True)
-    tiny_lora.make(
-        root / "kohya-v1.5" / "k.safetensors", tiny_sdxl, seed=5, layout="kohya", alpha=1, text=True
-    )
     return root
 
 
@@ -121,7 +118,9 @@ def merged(checkpoint: Path, *changes: tuple[Path, float]) -> Answers:
             if key.endswith(".lora_A.weight"):
                 part, _, name = key.removesuffix(".lora_A.weight").partition(".")
                 up = state[key.replace("lora_A", "lora_B")]
-                weight(getattr(components, part), name).data += scale * (up @ down)
+                change = up.flatten(1) @ down.flatten(1)
+                layer = weight(getattr(components, part), name)
+                layer.data += scale * change.view_as(layer)
     return says(components)
 
 
@@ -161,39 +160,42 @@ def test_text_encoders_are_adapted_too(bench: Bench, folder: Path, tiny_sdxl: Pa
     assert same(bench.says(), plain, parts=("text_encoder", "text_encoder_2"))
 
 
-def as_diffusers(kohya: Path, plain: Path, target: Path) -> Path:
-    """Writes the products of a sd-scripts file, alphas in them, under diffusers' names.
-
-    Args:
-        kohya: The file.
-        plain: One for the same layers, in the same order, under diffusers' names.
-        target: What is written.
-    """
-    theirs, state = load_file(kohya), {}
-    downs = [key for key in load_file(plain) if key.endswith("lora_A.weight")]
-    names = {tiny_lora._kohya(*part_and_name(key)): key for key in downs}
-    for name, down in names.items():
-        rank = theirs[f"{name}.lora_down.weight"].shape[0]
-        scale = theirs[f"{name}.alpha"] / rank
-        state[down] = theirs[f"{name}.lora_down.weight"]
-        state[down.replace("lora_A", "lora_B")] = scale * theirs[f"{name}.lora_up.weight"]
+def with_alphas(plain: Path, target: Path, *, alpha: float) -> Path:
+    """Writes a file of diffusers' dialect with the alphas of `tiny_lora` in its weights."""
+    state = load_file(plain)
+    downs = [key for key in state if key.endswith(".lora_A.weight")]
+    downs.sort(key=lambda key: (PARTS.index(key.partition(".")[0]), key))
+    for number, down in enumerate(downs):
+        scale = alpha / state[down].shape[0] * (1 + number % 2)
+        state[down.replace("lora_A", "lora_B")] *= scale
     save_file(state, target)
     return target
 
 
-def part_and_name(key: str) -> tuple[str, str]:
-    part, _, name = key.removesuffix(".lora_A.weight").partition(".")
-    return part, name
-
-
-@pytest.mark.parametrize(("name", "like"), [("kohya", "one"), ("kohya-v1.5", "text")])
+@pytest.mark.parametrize(
+    ("layout", "text", "everywhere"),
+    [("kohya", True, False), ("kohya", False, True), ("kohya-diffusers", False, True)],
+)
 def test_files_of_sd_scripts_are_read_with_every_layers_alpha(
-    bench: Bench, folder: Path, tiny_sdxl: Path, tmp_path: Path, name: str, like: str
+    components: Components,
+    tiny_sdxl: Path,
+    tmp_path: Path,
+    layout: tiny_lora.Layout,
+    text: bool,
+    everywhere: bool,
 ) -> None:
-    plain = folder / like / f"{like}.safetensors"
-    product = as_diffusers(folder / name / "k.safetensors", plain, tmp_path / "product.safetensors")
-    bench.set.activate(bench.files.applied([LoraUse(id=name, scale=0.9)]))
+    def make(path: Path, layout: tiny_lora.Layout) -> Path:
+        return tiny_lora.make(
+            path, tiny_sdxl, layout=layout, alpha=3, text=text, everywhere=everywhere, seed=5
+        )
+
+    make(tmp_path / "loras/kohya-v1.5/k.safetensors", layout)
+    plain = make(tmp_path / "plain.safetensors", "diffusers")
+    product = with_alphas(plain, tmp_path / "product.safetensors", alpha=3)
+    bench = Bench(components, tmp_path / "loras")
+    bench.set.activate(bench.files.applied([LoraUse(id="kohya-v1.5", scale=0.9)]))
     close(bench.says(), merged(tiny_sdxl, (product, 0.9)))
+    bench.set.unload()
 
 
 @pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning")
@@ -262,15 +264,15 @@ def test_the_least_recently_used_leaves_memory(components: Components, folder: P
     one = bench.says()
     bench.use(two=1.0)
     bench.use(one=1.0)
-    bench.use(kohya=1.0)
-    assert bench.set.loaded == ("one", "kohya")
+    bench.use(three=1.0)
+    assert bench.set.loaded == ("one", "three")
     bench.use(text=1.0)
-    assert bench.set.loaded == ("kohya", "text")
+    assert bench.set.loaded == ("three", "text")
     bench.use(one=1.0)
     assert same(bench.says(), one)
     bench.use(one=1.0, two=1.0, text=1.0)
     assert sorted(bench.set.loaded) == ["one", "text", "two"], "a request may need more at once"
-    bench.use(kohya=1.0)
+    bench.use(three=1.0)
     assert len(bench.set.loaded) <= 4
     bench.set.unload()
 
@@ -292,9 +294,9 @@ def test_an_adapter_is_read_once(components: Components, tiny_sdxl: Path, tmp_pa
 
 def test_an_unknown_adapter_is_named(folder: Path) -> None:
     files = open_files(folder)
-    assert files.ids == ("kohya", "kohya-v1.5", "one", "text", "two")
-    with pytest.raises(NotFound, match="no LoRA 'three'; it has: kohya,") as refusal:
-        files.applied([LoraUse(id="one"), LoraUse(id="three")])
+    assert files.ids == ("one", "text", "three", "two")
+    with pytest.raises(NotFound, match="no LoRA 'four'; it has: one, text, three, two") as refusal:
+        files.applied([LoraUse(id="one"), LoraUse(id="four")])
     assert refusal.value.field == "denoising.loras"
 
 

@@ -83,9 +83,7 @@ def read_lora(
     try:
         scales = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         if any(key.startswith("lora_") for key in tensors):
-            tensors, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-                _with_alphas(tensors), unet_config=unet_config
-            )
+            tensors = _translated(_with_alphas(tensors), parts["unet"], unet_config)
     except (ValueError, KeyError, IndexError) as error:
         raise bad(path, f"is of no known dialect ({error})") from error
     changes: Changes = {}
@@ -113,6 +111,31 @@ def _with_alphas(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             up = f"{name}.lora_up.weight"
             folded[up] = tensors[up].float() * (float(alpha) / rank)
     return folded
+
+
+def _translated(
+    tensors: Mapping[str, Tensor], unet: nn.Module, unet_config: object
+) -> dict[str, Tensor]:
+    """Gives the layers of sd-scripts' files diffusers' names.
+
+    Some files keep diffusers' names, with dots as underscores; those are looked up, since
+    diffusers' own translation guesses where the dots were. The others go by the original
+    code's names, which it knows.
+    """
+    ours = {f"lora_unet_{name.replace('.', '_')}": name for name, _ in unet.named_modules()}
+    named: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        name, _, side = key.partition(".lora_")
+        if name in ours:
+            named[f"unet.{ours[name]}.lora.{side}"] = value
+        else:
+            others[key] = value
+    if others:
+        others, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
+            others, unet_config=unet_config
+        )
+    return named | others
 
 
 def _pairs(
