@@ -300,6 +300,24 @@ def test_an_unknown_adapter_is_named(folder: Path) -> None:
     assert refusal.value.field == "denoising.loras"
 
 
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"accept_license": True, "license": "Strict-1.0"}, "LICENSE_NOT_ACCEPTED"),
+        ({"sources": [{"kind": "folder", "path": "nowhere"}]}, "MISSING_FILE"),
+    ],
+)
+def test_what_may_not_or_can_not_be_used_is_refused_before_any_work(
+    folder: Path, fields: dict[str, object], reason: str
+) -> None:
+    unusable = entry(folder, "one", digest="a" * 64, **fields)
+    files = LoraFiles([unusable], store=WeightStore(folder / "store"))
+    files.prepare()
+    with pytest.raises(WeightsError, match="one") as refusal:
+        files.applied([LoraUse(id="one")])
+    assert refusal.value.reason == reason
+
+
 def test_a_digest_is_the_catalogues_or_else_the_files(folder: Path) -> None:
     file = folder / "one/one.safetensors"
     real = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -50,12 +50,7 @@ class WeightStore:
             WeightsError: No source works (the message tells of the first), a folder has
                 other files than the catalogue says, or the licence was not accepted.
         """
-        if entry.accept_license and not entry.license_accepted:
-            raise WeightsError(
-                f"{entry.id}: read its licence ({entry.license}), then set "
-                "license_accepted: true in the catalogue",
-                reason="LICENSE_NOT_ACCEPTED",
-            )
+        self.check_license(entry)
         found = self._find(entry)
         if found is None:
             folder = self._fetch(entry, report)
@@ -65,6 +60,20 @@ class WeightStore:
                 check(source, folder, Meter(entry.id, _size(source), report))
         report(Progress(entry.id, "ready"))
         return folder
+
+    @staticmethod
+    def check_license(entry: Entry) -> None:
+        """Refuses an entry whose licence must be accepted first and was not.
+
+        Raises:
+            WeightsError: So it is; `reason` is ``LICENSE_NOT_ACCEPTED``.
+        """
+        if entry.accept_license and not entry.license_accepted:
+            raise WeightsError(
+                f"{entry.id}: read its licence ({entry.license}), then set "
+                "license_accepted: true in the catalogue",
+                reason="LICENSE_NOT_ACCEPTED",
+            )
 
     def verify(self, entry: Entry) -> bool:
         """Reads every byte of the entry's files; false if any changed or is missing."""

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -38,20 +39,30 @@ def read_json(path: Path) -> dict[str, object]:
     return content
 
 
-def weight_file(folder: Path, stem: str, variant: str | None) -> Path:
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A component's weights: one file, or the index of its parts; which variant it is."""
+
+    path: Path
+    variant: str | None
+
+
+def find_weights(
+    folder: Path, stem: str, variant: str | None, *, or_plain: bool = False
+) -> Weights:
     """Finds a component's weights, whole or in parts, and sees that they can be read.
 
     Args:
         folder: Of the component.
         stem: How the library names the file, e.g. ``"model"``.
         variant: E.g. ``"fp16"``: the file is then ``"model.fp16.safetensors"``.
-
-    Returns:
-        The file, or the index of its parts.
+        or_plain: Take the files without a variant where there are none with it.
 
     Raises:
         WeightsError: It is missing, is a pickle, or is damaged.
     """
+    if or_plain and not list(folder.glob(f"{stem}*.{variant}.*")):
+        variant = None
     marked = f".{variant}" if variant else ""
     whole = folder / f"{stem}{marked}.safetensors"
     index = folder / f"{stem}.safetensors.index{marked}.json"
@@ -61,9 +72,9 @@ def weight_file(folder: Path, stem: str, variant: str | None) -> Path:
             raise bad(index, "has no weight_map")
         for name in sorted({Path(str(part)).name for part in parts.values()}):
             check_safetensors(folder / name)
-        return index
+        return Weights(index, variant)
     check_safetensors(whole)
-    return whole
+    return Weights(whole, variant)
 
 
 def check_safetensors(path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from atrium_diffusion.sdxl.files import bad, read_json, weight_file, without_bars
+from atrium_diffusion.sdxl.files import Weights, bad, find_weights, read_json, without_bars
 
 _CLASSES: Mapping[str, tuple[str, ...]] = {
     "unet": ("diffusers", "UNet2DConditionModel"),
@@ -25,7 +25,12 @@ _CLASSES: Mapping[str, tuple[str, ...]] = {
 }
 """Library and classes that model_index.json may name; what is used does not follow it."""
 
-_DIFFUSERS, _TRANSFORMERS = "diffusion_pytorch_model", "model"
+_STEMS: Mapping[str, str] = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
 """How the libraries name their weight files."""
 
 _LoadedT = TypeVar(
@@ -84,16 +89,23 @@ def load_components(
     """
     index = read_json(folder / "model_index.json")
     _check_index(folder / "model_index.json", index)
-    reader = _Reader(folder, dtype, device, variant)
+    files = {
+        name: find_weights(folder / name, stem, variant)
+        for name, stem in _STEMS.items()
+        if name != "vae" or vae is None
+    }
+    if vae is not None:  # its author seldom repeats it in every precision
+        files["vae"] = find_weights(vae, _STEMS["vae"], variant, or_plain=True)
+    reader = _Reader(files, dtype, device)
     components = Components(  # the small files first: what is wrong there is told at once
         scheduler_config=read_json(folder / "scheduler" / "scheduler_config.json"),
         force_zeros_for_empty_prompt=bool(index.get("force_zeros_for_empty_prompt", True)),
-        tokenizer=reader.tokenizer("tokenizer"),
-        tokenizer_2=reader.tokenizer("tokenizer_2"),
-        text_encoder=reader.model("text_encoder", CLIPTextModel, _TRANSFORMERS),
-        text_encoder_2=reader.model("text_encoder_2", CLIPTextModelWithProjection, _TRANSFORMERS),
-        vae=reader.autoencoder(vae),
-        unet=reader.model("unet", UNet2DConditionModel, _DIFFUSERS),
+        tokenizer=_tokenizer(folder / "tokenizer"),
+        tokenizer_2=_tokenizer(folder / "tokenizer_2"),
+        unet=reader.read("unet", UNet2DConditionModel),
+        vae=reader.read("vae", AutoencoderKL),
+        text_encoder=reader.read("text_encoder", CLIPTextModel),
+        text_encoder_2=reader.read("text_encoder_2", CLIPTextModelWithProjection),
     )
     _check_fit(folder, components)
     return components
@@ -101,51 +113,23 @@ def load_components(
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads one component after the other."""
+    """Reads one component after the other, from weight files whose heads were read."""
 
-    folder: Path
+    files: Mapping[str, Weights]
     dtype: torch.dtype
     device: torch.device
-    variant: str | None
 
-    def model(self, name: str, model_class: type[_LoadedT], stem: str) -> _LoadedT:
-        path = weight_file(self.folder / name, stem, self.variant)
-        return self._load(path, model_class, self.variant, self.dtype)
-
-    def autoencoder(self, other: Path | None) -> AutoencoderKL:
-        folder, variant = other or self.folder / "vae", self.variant
-        if other is not None and not list(other.glob(f"{_DIFFUSERS}*.{variant}.*")):
-            variant = None  # whoever mends an autoencoder seldom repeats it in every precision
-        path = weight_file(folder, _DIFFUSERS, variant)
-        overflows = read_json(folder / "config.json").get("force_upcast", True)
-        dtype = torch.float32 if overflows else self.dtype
-        return self._load(path, AutoencoderKL, variant, dtype)
-
-    def tokenizer(self, name: str) -> CLIPTokenizer:
-        folder = self.folder / name
-        needed = ["tokenizer_config.json"]
-        if not (folder / "tokenizer.json").is_file():
-            needed += ["vocab.json", "merges.txt"]
-        for file in needed:
-            if not (folder / file).is_file():
-                raise bad(folder / file, "is missing", reason="MISSING_FILE")
-        try:
-            tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise bad(folder, f"is no CLIP tokenizer ({error})") from error
-        return tokenizer
-
-    def _load(
-        self, path: Path, model_class: type[_LoadedT], variant: str | None, dtype: torch.dtype
-    ) -> _LoadedT:
-        read_json(path.parent / "config.json")
+    def read(self, name: str, model_class: type[_LoadedT]) -> _LoadedT:
+        path = self.files[name].path
+        config = read_json(path.parent / "config.json")
+        overflows = name == "vae" and config.get("force_upcast", True)
         library: Any = model_class
         try:
             with without_bars():
                 model, found = library.from_pretrained(
                     path.parent,
-                    dtype=dtype,
-                    variant=variant,
+                    dtype=torch.float32 if overflows else self.dtype,
+                    variant=self.files[name].variant,
                     use_safetensors=True,
                     local_files_only=True,
                     ignore_mismatched_sizes=True,
@@ -153,12 +137,26 @@ class _Reader:
                 )
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
             raise bad(path, f"can't be loaded with its config.json ({error})") from error
-        for name, there, wanted in sorted(found["mismatched_keys"]):
-            raise bad(path, f"{name} is {tuple(there)}, config.json says {tuple(wanted)}")
-        for name in sorted(found["missing_keys"]):
-            raise bad(path, f"{name} is missing")
+        for tensor, there, wanted in sorted(found["mismatched_keys"]):
+            raise bad(path, f"{tensor} is {tuple(there)}, config.json says {tuple(wanted)}")
+        for tensor in sorted(found["missing_keys"]):
+            raise bad(path, f"{tensor} is missing")
         loaded: _LoadedT = model.to(self.device).eval().requires_grad_(False)
         return loaded
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    needed = ["tokenizer_config.json"]
+    if not (folder / "tokenizer.json").is_file():
+        needed += ["vocab.json", "merges.txt"]
+    for file in needed:
+        if not (folder / file).is_file():
+            raise bad(folder / file, "is missing", reason="MISSING_FILE")
+    try:
+        tokenizer: CLIPTokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise bad(folder, f"is no CLIP tokenizer ({error})") from error
+    return tokenizer
 
 
 def _check_index(path: Path, index: Mapping[str, object]) -> None:

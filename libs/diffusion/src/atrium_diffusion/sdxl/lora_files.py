@@ -4,6 +4,7 @@ The engine plans requests with it, before anything is loaded; `LoraSet` asks it 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from atrium_common.catalogue import AdapterEntry
@@ -40,8 +41,9 @@ class LoraFiles:
         Blocking; called once as the model is loaded, so that `applied` need not read files.
         """
         for name, digest in self._digests.items():
-            if not digest and self._store.locate(self._entries[name]) is not None:
-                self._digests[name] = sha256_of(self.path(name))
+            if not digest:
+                with suppress(WeightsError):  # told to whoever asks for it
+                    self._digest(name)
 
     def applied(self, uses: Sequence[LoraUse]) -> tuple[AppliedLora, ...]:
         """Decides what a request's adapters are.
@@ -52,7 +54,7 @@ class LoraFiles:
 
         Raises:
             NotFound: The model may not use one; `field` is ``"denoising.loras"``.
-            WeightsError: The file of one is not there, and the catalogue states no digest.
+            WeightsError: The files of one are not there, or its licence was not accepted.
         """
         for use in uses:
             if use.id not in self._entries:
@@ -62,6 +64,7 @@ class LoraFiles:
                     reason="LORA_NOT_FOUND",
                     field="denoising.loras",
                 )
+            self._folder(use.id)
         return tuple(
             AppliedLora(id=use.id, digest=self._digest(use.id), scale=use.scale)
             for use in sorted(uses, key=lambda use: use.id)
@@ -71,12 +74,10 @@ class LoraFiles:
         """Returns the safetensors file of an adapter; its head can be read.
 
         Raises:
-            WeightsError: It is not there, is a pickle, is damaged, or there are several.
+            WeightsError: It is not there, is a pickle, is damaged, there are several, or its
+                licence was not accepted.
         """
-        entry = self._entries[name]
-        folder = self._store.locate(entry)
-        if folder is None:
-            raise WeightsError(f"the LoRA {name} was not fetched yet", reason="MISSING_FILE")
+        entry, folder = self._entries[name], self._folder(name)
         listed = [file.name for source in entry.sources for file in source.files]
         found = [folder / file for file in dict.fromkeys(listed) if file.endswith(_SUFFIX)]
         found = [file for file in found if file.is_file()]
@@ -103,6 +104,14 @@ class LoraFiles:
                 reason="BAD_DIGEST",
             )
         return path
+
+    def _folder(self, name: str) -> Path:
+        entry = self._entries[name]
+        self._store.check_license(entry)
+        folder = self._store.locate(entry)
+        if folder is None:
+            raise WeightsError(f"the LoRA {name} was not fetched yet", reason="MISSING_FILE")
+        return folder
 
     def _digest(self, name: str) -> str:
         if not self._digests[name]:
