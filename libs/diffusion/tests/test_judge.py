@@ -80,7 +80,7 @@ def test_close_figures_with_soft_edges_are_told_apart() -> None:
         canvas = Image.new("RGB", (128, 128), "white")
         for x in (0.32, 0.68):
             draw_figure(canvas, "circle", PALETTE[colour], (x, 0.5), 0.16)
-        assert judge(canvas.filter(ImageFilter.GaussianBlur(3)), scene).right
+        assert judge(canvas.filter(ImageFilter.GaussianBlur(2.5)), scene).right
 
 
 def test_soft_stars_are_stars() -> None:

@@ -36,8 +36,8 @@ _LEAST_AREA = 120
 _RIM = 3
 """Pixels at the edge of a figure, or of the picture, whose colours are mixed or untypical."""
 _LEAST_CORE = 20
-_LEAST_SHARE = 0.05
-"""A colour with less of the figures' cores is a blemish."""
+_LEAST_SHARE = 0.15
+"""A colour with less of the figures' cores is a blemish, or a blend at their edges."""
 _TEMPLATE_SIDE = 32
 _BLUNT = 6.0
 """Pixels by which the blunt templates are blurred; their shapes are 102 pixels wide."""
