@@ -2,29 +2,36 @@
 
 import asyncio
 import gc
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
 
-from atrium_common.catalogue import Catalogue, ModelEntry
+from atrium_common.catalogue import AdapterEntry, Catalogue, ModelEntry
+from atrium_common.catalogue_sources import FolderSource
 from atrium_common.domain import ModelState
 from atrium_common.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from atrium_common.weights import WeightsError, WeightStore
 from atrium_diffusion.domain import (
     Denoising,
+    LoraUse,
     PictureEvent,
     PictureJob,
     PictureMade,
+    Pixels,
     PreviewMade,
     PreviewOptions,
     Source,
     StepTaken,
 )
 from atrium_diffusion.engines.diffusers import DiffusersEngine
+from atrium_diffusion.sdxl.model import SdxlModel
+from atrium_diffusion.testing import tiny_lora
 from atrium_diffusion.testing.judge import judge, silhouette_iou
 from atrium_diffusion.testing.shapes import render, seeded, several
 
@@ -63,7 +70,6 @@ async def pictures_of(engine: DiffusersEngine, asked: PictureJob) -> list[Pictur
 
 
 def unets() -> int:
-    gc.collect()
     return sum(type(thing) is UNet2DConditionModel for thing in gc.get_objects())
 
 
@@ -133,6 +139,7 @@ async def test_a_prompt_past_the_window_is_refused_before_any_work(
 async def test_an_unloaded_model_frees_its_weights_when_no_other_needs_them(
     starter_folder: Path, tmp_path: Path
 ) -> None:
+    gc.collect()
     before = unets()
     engine = DiffusersEngine(starter_entries(starter_folder), store=WeightStore(tmp_path))
     await engine.load_model(DRAWING)
@@ -150,10 +157,38 @@ async def test_an_unloaded_model_frees_its_weights_when_no_other_needs_them(
     await engine.unload_model(EDITING)
     assert states(engine) == [ModelState.UNLOADED] * 2
     assert unets() == before
-    await engine.load_model(DRAWING)
     await engine.close()
     await engine.close()
-    assert unets() == before
+
+
+async def test_an_adapter_changes_the_picture_as_far_as_its_scale(
+    starter_folder: Path, tmp_path: Path
+) -> None:
+    path = tiny_lora.make(tmp_path / "style" / "style.safetensors", starter_folder, text=True)
+    style = AdapterEntry(
+        id="style",
+        kind="lora",
+        models=(DRAWING,),
+        sources=(FolderSource(kind="folder", path=path.parent),),
+    )
+    entries = starter_entries(starter_folder)[:1]
+    engine = DiffusersEngine(entries, store=WeightStore(tmp_path), adapters=[style])
+    assert engine.limits(DRAWING).loras == ("style",)
+    await engine.load()
+
+    async def drawn(scale: float | None) -> Pixels:
+        used = () if scale is None else (LoraUse(id="style", scale=scale),)
+        wanted = Denoising(steps=4, seed=1, loras=used, deterministic=True)
+        (made,) = await pictures_of(engine, job(denoising=wanted))
+        return made.pixels
+
+    plan = engine.plan(job(denoising=Denoising(loras=(LoraUse(id="style"),))))
+    assert plan.loras[0].digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    plain, without, with_it, plain_again = [await drawn(s) for s in (None, 0.0, 1.0, None)]
+    assert np.abs(without.astype(int) - plain).max() <= 1
+    assert not np.array_equal(with_it, plain)
+    assert np.array_equal(plain_again, plain)
+    await engine.close()
 
 
 async def test_a_busy_model_is_not_unloaded(engine: DiffusersEngine) -> None:
@@ -163,6 +198,28 @@ async def test_a_busy_model_is_not_unloaded(engine: DiffusersEngine) -> None:
         with pytest.raises(Conflict, match=r"1 requests are running"):
             await engine.unload_model(DRAWING)
     assert states(engine)[0] is ModelState.READY
+
+
+async def test_a_lost_device_fails_both_models_until_they_are_loaded_again(
+    starter_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = DiffusersEngine(starter_entries(starter_folder), store=WeightStore(tmp_path))
+    await engine.load()
+
+    def lost(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("the device fell off the bus")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SdxlModel, "predict", lost)
+        with pytest.raises(Unavailable):
+            await events_of(engine, job())
+    assert states(engine) == [ModelState.FAILED] * 2
+    assert "fell off the bus" in engine.models()[0].detail
+    for model in (DRAWING, EDITING):
+        await engine.load_model(model)
+    assert states(engine) == [ModelState.READY] * 2
+    assert len(await pictures_of(engine, job(denoising=Denoising(steps=1)))) == 1
+    await engine.close()
 
 
 async def test_a_model_without_its_files_fails_alone(starter_folder: Path, tmp_path: Path) -> None:

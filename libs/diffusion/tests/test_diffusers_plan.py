@@ -38,7 +38,7 @@ def entry(**options: object) -> ModelEntry:
         capabilities=(Capability.TEXT_TO_IMAGE,),
         engine="diffusers",
         digest=DIGEST,
-        options={**TOY, **options},  # type: ignore[arg-type]
+        options={**TOY, **options},
     )
 
 
@@ -185,6 +185,7 @@ def test_the_default_steps_never_exceed_what_a_scheduler_can_do(tmp_path: Path) 
         ({"steps": 3}, "options.steps"),
         ({"default_scheduler": "heun"}, "options.default_scheduler"),
         ({"min_side": 60}, "options.min_side"),
+        ({"vae": "vae"}, "options.vae: .*not absolute"),
         ({"native_width": 512}, "native size is outside"),
         ({"max_pixels": 8192}, "more pixels than max_pixels"),
     ],

@@ -17,7 +17,7 @@ from atrium_common.catalogue import AdapterEntry, ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
 from atrium_common.errors import AtriumError, Conflict, NotFound, Unavailable
 from atrium_common.weights import WeightStore
-from atrium_common.work import Batching
+from atrium_common.work import Batching, DeviceThread
 from atrium_diffusion.domain import (
     Denoising,
     ModelLimits,
@@ -27,11 +27,7 @@ from atrium_diffusion.domain import (
     RequestPlan,
 )
 from atrium_diffusion.engines.diffusers_options import DiffusersOptions
-from atrium_diffusion.engines.diffusers_weights import (
-    LoadedWeights,
-    SharedWeights,
-    release_memory,
-)
+from atrium_diffusion.engines.diffusers_weights import LoadedWeights, SharedWeights
 from atrium_diffusion.planning import Planner
 from atrium_diffusion.sdxl.lora_files import LoraFiles
 from atrium_diffusion.sdxl.schedulers import most_steps
@@ -88,7 +84,8 @@ class DiffusersEngine:
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
-        self._weights = SharedWeights(store)
+        self._thread = DeviceThread("diffusers-loading")
+        self._weights = SharedWeights(store, self._thread)
         self._now = now
         self._moving = asyncio.Lock()
         self._models: dict[str, _Model] = {}
@@ -167,9 +164,11 @@ class DiffusersEngine:
 
     async def close(self) -> None:
         """Stops running work at its next step and frees memory."""
-        for known in self._models.values():
-            await self._drop(known)
-            known.state = ModelState.UNLOADED
+        async with self._moving:
+            for known in self._models.values():
+                await self._drop(known)
+                known.state = ModelState.UNLOADED
+            self._thread.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
@@ -244,7 +243,7 @@ class DiffusersEngine:
         if loaded is not None:
             await self._weights.give_back(loaded)
             del loaded  # the last reference, if nobody else uses it
-            await asyncio.to_thread(release_memory)
+            await self._weights.release_memory()
 
     def _find(self, model: str) -> _Model:
         known = self._models.get(model)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from atrium_common.catalogue import CatalogueError, ModelEntry
 from atrium_common.engine_options import EngineOptions, read_options
@@ -57,10 +57,18 @@ class DiffusersOptions(EngineOptions):
     """Which of the repository's files to take, e.g. ``fp16``; unset takes the plain ones."""
 
     vae: Path | None = None
-    """Folder of another autoencoder to use, e.g. one that half precision does not overflow."""
+    """Absolute path of another autoencoder's folder, e.g. of one that half precision does not
+    overflow."""
 
     threads: int = Field(default=0, ge=0)
     """Threads on a CPU; 0 leaves it to torch. It holds for the whole process."""
+
+    @field_validator("vae")
+    @classmethod
+    def _path_is_absolute(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_absolute():
+            raise ValueError("the path is not absolute")
+        return path
 
     @model_validator(mode="after")
     def _sizes_hold(self) -> Self:

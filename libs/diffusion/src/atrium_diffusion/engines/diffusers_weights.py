@@ -12,6 +12,7 @@ import torch
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.weights import WeightStore
+from atrium_common.work import DeviceThread
 from atrium_diffusion.batcher import BatchLimits, StepBatcher
 from atrium_diffusion.engines.diffusers_options import DiffusersOptions
 from atrium_diffusion.sdxl.loading import load_components
@@ -55,9 +56,12 @@ class SharedWeights:
 
     Attributes:
         store: Where files are.
+        thread: Reads and frees, one after the other: so nothing holds on to weights any
+            more when their memory is given back.
     """
 
     store: WeightStore
+    thread: DeviceThread
     _loaded: dict[_Key, LoadedWeights] = field(default_factory=dict)
 
     async def take(
@@ -75,7 +79,7 @@ class SharedWeights:
             Exception: Whatever torch makes of a device that it can't use.
         """
         key = _Key(
-            folder=await asyncio.to_thread(self.store.ensure, entry),
+            folder=await self.thread.call(self.store.ensure, entry),
             dtype=_dtype(entry, options),
             device=_device(options),
             options=options,
@@ -88,17 +92,21 @@ class SharedWeights:
         return loaded
 
     async def give_back(self, loaded: LoadedWeights) -> None:
-        """Frees weights that nobody uses any more."""
+        """Stops weights that nobody uses any more; `release_memory` then frees them."""
         loaded.users -= 1
         if loaded.users:
             return
         for key, kept in tuple(self._loaded.items()):
             if kept is loaded:
                 del self._loaded[key]
-        await asyncio.to_thread(loaded.batcher.stop)
+        await self.thread.call(loaded.batcher.stop)
+
+    async def release_memory(self) -> None:
+        """Gives memory back that torch would keep for the next model."""
+        await self.thread.call(_release)
 
     async def _load(self, name: str, key: _Key, adapters: LoraFiles) -> LoadedWeights:
-        model, memory = await asyncio.to_thread(_read, key, adapters)
+        model, memory = await self.thread.call(_read, key, adapters)
 
         def failed(why: str) -> None:
             loaded.failure = why
@@ -144,8 +152,7 @@ def _read(key: _Key, adapters: LoraFiles) -> tuple[SdxlModel, MemoryModel]:
     return model, memory
 
 
-def release_memory() -> None:
-    """Gives memory back that torch would keep for the next model."""
+def _release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
