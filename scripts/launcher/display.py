@@ -44,7 +44,7 @@ Transcription, of that or any other audio file:
 A picture:
   curl ADDRESS/api/text-to-image -H AUTHORIZATION \\
     {_JSON} -H 'Accept: image/png' -o picture.png \\
-    -d '{{"prompt": "three green stars"}}'
+    -d '{{"prompt": "three green stars", "seed": 1}}'
 """,
     "img2img": """\
 An edit, of that or any other picture:
