@@ -310,7 +310,7 @@ def test_an_unknown_adapter_is_named(folder: Path) -> None:
 def test_what_may_not_or_can_not_be_used_is_refused_before_any_work(
     folder: Path, fields: dict[str, object], reason: str
 ) -> None:
-    unusable = entry(folder, "one", digest="a" * 64, **fields)
+    unusable = entry(folder, "one", **fields)
     files = LoraFiles([unusable], store=WeightStore(folder / "store"))
     files.prepare()
     with pytest.raises(WeightsError, match="one") as refusal:

@@ -54,7 +54,8 @@ class LoraFiles:
 
         Raises:
             NotFound: The model may not use one; `field` is ``"denoising.loras"``.
-            WeightsError: The files of one are not there, or its licence was not accepted.
+            WeightsError: The licence of one was not accepted, or its file is needed for the
+                digest and not there.
         """
         for use in uses:
             if use.id not in self._entries:
@@ -64,7 +65,7 @@ class LoraFiles:
                     reason="LORA_NOT_FOUND",
                     field="denoising.loras",
                 )
-            self._folder(use.id)
+            self._store.check_license(self._entries[use.id])
         return tuple(
             AppliedLora(id=use.id, digest=self._digest(use.id), scale=use.scale)
             for use in sorted(uses, key=lambda use: use.id)
