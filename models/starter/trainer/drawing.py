@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -72,7 +72,7 @@ class EngineDrawer:
             options={**sides, "device": "cpu"},
         )
         self._engine = DiffusersEngine([entry], store=WeightStore(folder))
-        self._denoising = {"steps": steps, "guidance_scale": guidance_scale}
+        self._denoising = Denoising(steps=steps, guidance_scale=guidance_scale)
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -109,7 +109,7 @@ class EngineDrawer:
         job = PictureJob(
             model=_MODEL,
             prompt=order.prompt,
-            denoising=Denoising(seed=order.seed, **self._denoising),
+            denoising=replace(self._denoising, seed=order.seed),
             sources=sources,
             strength=order.strength,
         )

@@ -50,7 +50,8 @@ class Adam:
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of a step; `progress` is 0 to 1."""
         warmth = min(1.0, (step + 1) / self.warm_up)
-        return self.floor + self.peak * warmth * (1.0 - min(progress, 1.0)) ** 0.7
+        fall: float = (1.0 - min(progress, 1.0)) ** 0.7
+        return self.floor + self.peak * warmth * fall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,12 @@ class Task(Protocol):
     """What a stage teaches."""
 
     name: str
-    module: nn.Module
-    """Everything that is trained."""
     adam: Adam
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything that is trained."""
+        ...
 
     def loss(self, step: int) -> Tensor:
         """The loss of a step's batch, a scalar; chance depends on `step` alone."""

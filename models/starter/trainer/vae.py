@@ -146,7 +146,9 @@ class VaeTask:
         noise = torch.randn(latents.shape, generator=generator)
         noisy = latents + _LATENT_NOISE * latents.detach().std() * noise
         error = self._vae.decode(noisy).sample - pictures
-        return (weight * (error.abs() + error**2)).mean() + _LATENT_PULL * latents.square().mean()
+        loss: Tensor = (weight * (error.abs() + error**2)).mean()
+        loss += _LATENT_PULL * latents.square().mean()
+        return loss
 
 
 @torch.no_grad()

@@ -168,7 +168,9 @@ def _most_common(names: NDArray[np.intp]) -> int:
 
 def _nearest(levels: NDArray[np.float32]) -> NDArray[np.intp]:
     """The index of each pixel's nearest colour."""
-    return ((_RGB**2).sum(-1) - 2 * levels @ _RGB.T).argmin(-1)
+    distances = (_RGB**2).sum(-1) - 2 * levels @ _RGB.T  # less what is the same for all
+    nearest: NDArray[np.intp] = distances.argmin(-1)
+    return nearest
 
 
 def _figures(levels: NDArray[np.float32], nearest: NDArray[np.intp]) -> tuple[int, Area]:
