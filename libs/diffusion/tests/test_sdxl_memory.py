@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from atrium_diffusion.sdxl.loading import Components, load_components
-from atrium_diffusion.sdxl.memory import SLACK, MemoryModel, free_bytes, peak_bytes
+from atrium_diffusion.sdxl.memory import SLACK, MemoryModel, free_bytes, host_free_bytes, peak_bytes
 from atrium_diffusion.testing import sdxl_configs
 from atrium_diffusion.testing.sdxl_configs import FULL
 
@@ -70,6 +70,18 @@ def test_a_batch_is_bounded_by_the_budget(model: MemoryModel) -> None:
     assert model.pictures_that_fit(pixels=pixels, guided=True, budget=0) == 1, "one is tried"
     assert model.budget(100) == 100 * MIB
     assert 0 < model.budget() <= free_bytes(CPU)
+
+
+def test_a_container_leaves_less_than_the_host_and_caches_are_free(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:  16384 kB\nMemFree:  1024 kB\nMemAvailable:  8192 kB\n")
+    assert host_free_bytes(meminfo=meminfo, cgroup=tmp_path) == 8 * MIB
+    (tmp_path / "memory.current").write_text(f"{5 * MIB}\n")
+    (tmp_path / "memory.stat").write_text(f"anon {2 * MIB}\ninactive_file {3 * MIB}\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert host_free_bytes(meminfo=meminfo, cgroup=tmp_path) == 8 * MIB
+    (tmp_path / "memory.max").write_text(f"{6 * MIB}\n")
+    assert host_free_bytes(meminfo=meminfo, cgroup=tmp_path) == 4 * MIB
 
 
 def test_half_precision_takes_half(components: Components, model: MemoryModel) -> None:

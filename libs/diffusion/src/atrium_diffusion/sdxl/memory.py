@@ -40,7 +40,6 @@ SHARE_OF_HOST = 0.5
 """Part of the host's; other services live there."""
 _SIDE = 64
 """Side of the counted latents; large enough that what does not grow with it is nothing."""
-_CGROUP = Path("/sys/fs/cgroup")
 _MIB = 1 << 20
 
 
@@ -100,19 +99,34 @@ def free_bytes(device: torch.device) -> int:
     """Bytes that this process could still take on a device.
 
     On CUDA that is what the driver has left and what PyTorch holds without using it; on the
-    host, what the system or the container's limit leaves, whichever is less.
+    host, what the system or the container leaves, whichever is less.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return host_free_bytes()
+
+
+def host_free_bytes(
+    *, meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")
+) -> int:
+    """Bytes that this process could still take on the host.
+
+    Caches of files, such as weights that were just read, count as free: the system gives
+    them up when memory is short.
+
+    Args:
+        meminfo: What the system says.
+        cgroup: What the container says, if this is one.
+    """
+    system = _figures(meminfo).get("MemAvailable:")
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in _text(Path("/proc/meminfo")).splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":  # counts the caches that the system would give up
-            free = int(value.split()[0]) * 1024
-    limit, used = _text(_CGROUP / "memory.max"), _text(_CGROUP / "memory.current")
+    if system is not None:
+        free = system * 1024
+    limit, used = _text(cgroup / "memory.max"), _text(cgroup / "memory.current")
     if limit.isdigit() and used.isdigit():
-        free = min(free, max(0, int(limit) - int(used)))
+        caches = _figures(cgroup / "memory.stat").get("inactive_file", 0)
+        free = min(free, max(0, int(limit) - int(used) + caches))
     return free
 
 
@@ -214,6 +228,12 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[key] = weakref.ref(storage, forget)
         self._live += size
         self.peak = max(self.peak, self._live)
+
+
+def _figures(path: Path) -> dict[str, int]:
+    """Reads lines of a name and a number."""
+    lines = (line.split() for line in _text(path).splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
 
 
 def _text(path: Path) -> str:
