@@ -14,7 +14,7 @@ from diffusers import UNet2DConditionModel
 
 from atrium_common.catalogue import AdapterEntry, Catalogue, ModelEntry
 from atrium_common.catalogue_sources import FolderSource
-from atrium_common.domain import ModelState
+from atrium_common.domain import Capability, ModelState
 from atrium_common.errors import Conflict, InvalidArgument, NotFound, Unavailable
 from atrium_common.weights import WeightsError, WeightStore
 from atrium_diffusion.domain import (
@@ -188,6 +188,35 @@ async def test_an_adapter_changes_the_picture_as_far_as_its_scale(
     assert np.abs(without.astype(int) - plain).max() <= 1
     assert not np.array_equal(with_it, plain)
     assert np.array_equal(plain_again, plain)
+    await engine.close()
+
+
+async def test_sdxls_own_layout_is_drawn_in_half_precision(tiny_sdxl: Path, tmp_path: Path) -> None:
+    entry = ModelEntry(
+        id="tiny",
+        service="img2img",
+        capabilities=(Capability.IMAGE_TO_IMAGE,),
+        engine="diffusers",
+        dtype="float16",
+        options={
+            "variant": "fp16",
+            "native_width": 64,
+            "native_height": 64,
+            "min_side": 64,
+            "device": "cpu",
+            "threads": 1,
+        },
+        sources=(FolderSource(kind="folder", path=tiny_sdxl),),
+    )
+    engine = DiffusersEngine([entry], store=WeightStore(tmp_path))
+    await engine.load()
+    given = np.asarray(render(several(1, "red", "circle"), seeded(4), side=64))
+    for sources in ((), (Source(pixels=given),)):
+        wanted = Denoising(steps=2, seed=1)
+        asked = job(model="tiny", sources=sources, strength=0.5, denoising=wanted)
+        (made,) = await pictures_of(engine, asked)
+        assert made.pixels.shape == (64, 64, 3)
+        assert made.pixels.std() > 0
     await engine.close()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
-from starter_sdxl import CPU
+from starter_sdxl import CPU, load_pipeline
 
 from atrium_common.errors import InvalidArgument
 from atrium_diffusion.domain import AppliedLora
@@ -48,6 +48,15 @@ def test_equals_the_pipelines_prompts(
         ours = encode(starter_model, negative or "")
         assert torch.equal(ours.embeds, negatives)
         assert torch.equal(ours.pooled, pooled_negatives)
+
+
+def test_the_second_encoders_own_padding_counts(tiny_sdxl: Path) -> None:
+    real_layout = load_components(tiny_sdxl, dtype=torch.float32, device=CPU)
+    ours = encoder(real_layout).encode("a red circle", loras=(), truncate=False)
+    theirs = load_pipeline(tiny_sdxl).encode_prompt("a red circle")
+    assert ours.embeds.shape[1] == 77
+    assert torch.equal(ours.embeds, theirs[0])
+    assert torch.equal(ours.pooled, theirs[2])
 
 
 def test_an_empty_negative_is_encoded_where_the_model_wants_that(
