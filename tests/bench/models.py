@@ -17,6 +17,7 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from scripts.launcher.options import MODEL_SERVICES
 from tests.bench.load import LoadPlan
 from tests.bench.report import ROUNDS, Worker, percentile, send, spread, table, worker
 from tests.kit.speech import spoken
@@ -190,7 +191,7 @@ async def _keep_busy(suite: Suite) -> None:
 
 def _memory(suite: Suite, title: str) -> None:
     rows: list[Sequence[str]] = []
-    for name in ("gateway", "llm", "stt", "tts"):
+    for name in ("gateway", *MODEL_SERVICES):
         info = suite.process(name).memory_full_info()
         rows.append((name, f"{info.rss / 2**20:,.0f}", f"{info.uss / 2**20:,.0f}"))
     table(title, ("process", "resident MiB", "its own MiB"), rows)
