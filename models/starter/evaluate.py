@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
-from trainer import measures
-from trainer.drawing import EngineDrawer
-from trainer.errors import TrainingError
-from trainer.measures import Result
+from starter_trainer import measures
+from starter_trainer.drawing import EngineDrawer
+from starter_trainer.errors import TrainingError
+from starter_trainer.measures import Result
 
 _PUBLISHED = Path(__file__).parent / "sdxl-shapes-128"
 

@@ -1,7 +1,7 @@
 """Trains a starter model from nothing: `python models/starter/train.py pictures`.
 
-The work is in `trainer/`: read `trainer/pictures.py` first. A model of another kind is a recipe
-of its own, with a command of its own here.
+The work is in `starter_trainer/`: read its `pictures.py` first. A model of another kind is a
+recipe of its own, with a command of its own here.
 """
 
 import argparse
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from trainer import pictures
-from trainer.errors import TrainingError
-from trainer.folder import catalogue_lines
+from starter_trainer import pictures
+from starter_trainer.errors import TrainingError
+from starter_trainer.folder import catalogue_lines
 
 _HERE = Path(".atrium/training")
 

@@ -21,15 +21,15 @@ from atrium_diffusion.testing.shapes import (
     seeded,
     several,
 )
-from trainer import measures, networks
-from trainer.drawing import EngineDrawer, Order
-from trainer.errors import TrainingError
-from trainer.fit import Adam, Budget, fit
-from trainer.folder import catalogue_lines
-from trainer.networks import Widths
-from trainer.pictures import Recipe, train
-from trainer.vae import faithfulness, start_as_identity, to_pixels, to_tensor
-from trainer.words import make_tokenizer, token_ids
+from starter_trainer import measures, networks
+from starter_trainer.drawing import EngineDrawer, Order
+from starter_trainer.errors import TrainingError
+from starter_trainer.fit import Adam, Budget, fit
+from starter_trainer.folder import catalogue_lines
+from starter_trainer.networks import Widths
+from starter_trainer.pictures import Recipe, train
+from starter_trainer.vae import faithfulness, start_as_identity, to_pixels, to_tensor
+from starter_trainer.words import make_tokenizer, token_ids
 
 TINY = Recipe(
     widths=Widths(side=64, unet=(16, 16, 16), vae=(8, 8, 8, 8), text=16, text_layers=2),

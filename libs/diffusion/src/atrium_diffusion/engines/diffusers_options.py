@@ -13,6 +13,18 @@ from atrium_diffusion.planning import MAX_STEPS, SIDE_MULTIPLE
 DTYPES = ("float32", "float16", "bfloat16")
 """What an entry's `dtype` may be."""
 
+_OF_REQUESTS = (
+    "native_width",
+    "native_height",
+    "min_side",
+    "max_side",
+    "max_pixels",
+    "default_steps",
+    "default_guidance_scale",
+    "default_scheduler",
+)
+"""Options that say what requests may ask for and get, not how the model runs."""
+
 
 class DiffusersOptions(EngineOptions):
     """Options of the engine `diffusers`, with their defaults, which are SDXL's."""
@@ -91,6 +103,14 @@ class DiffusersOptions(EngineOptions):
                 f"{entry.id}: dtype: {entry.dtype!r} is not one of {', '.join(DTYPES)}"
             )
         return read_options(cls, entry)
+
+    def loading(self) -> Self:
+        """Leaves what loading weights depends on; the rest is as if nothing had been said.
+
+        Entries may share weights and still differ in the sizes and defaults of requests.
+        """
+        plain = {name: type(self).model_fields[name].default for name in _OF_REQUESTS}
+        return self.model_copy(update=plain)
 
     def limits(self, model: str, *, loras: tuple[str, ...]) -> ModelLimits:
         """Tells callers what the model with this id takes."""

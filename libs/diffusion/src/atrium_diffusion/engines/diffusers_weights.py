@@ -71,7 +71,7 @@ class SharedWeights:
 
         Args:
             entry: The model.
-            options: Its options; only entries with the same ones share weights.
+            options: Its options; what requests get may differ where weights are shared.
             adapters: What may be applied to it.
 
         Raises:
@@ -82,7 +82,7 @@ class SharedWeights:
             folder=await self.thread.call(self.store.ensure, entry),
             dtype=_dtype(entry, options),
             device=_device(options),
-            options=options,
+            options=options.loading(),
             adapters=adapters.ids,
         )
         loaded = self._loaded.get(key)

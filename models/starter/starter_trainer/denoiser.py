@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from atrium_diffusion.testing.shapes import varied_caption
-from trainer.fit import Adam, step_chance
-from trainer.latents import Twins
-from trainer.networks import PIXELS_PER_LATENT, scheduler
-from trainer.words import token_ids
+from starter_trainer.fit import Adam, step_chance
+from starter_trainer.latents import Twins
+from starter_trainer.networks import PIXELS_PER_LATENT, scheduler
+from starter_trainer.words import token_ids
 
 ADAM = Adam(peak=1.2e-3, floor=2e-5, warm_up=100, betas=(0.9, 0.99), weight_decay=1e-3)
 BATCH = 64

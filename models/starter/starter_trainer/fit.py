@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from atrium_diffusion.testing.shapes import seeded
-from trainer.errors import TrainingError
+from starter_trainer.errors import TrainingError
 
 Clock = Callable[[], float]
 """Seconds, monotonic."""

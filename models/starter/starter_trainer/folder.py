@@ -6,8 +6,8 @@ from pathlib import Path
 from diffusers import AutoencoderKL, StableDiffusionXLPipeline
 from transformers import CLIPTokenizer
 
-from trainer.denoiser import Painter
-from trainer.networks import scheduler
+from starter_trainer.denoiser import Painter
+from starter_trainer.networks import scheduler
 
 
 def save(folder: Path, *, painter: Painter, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> None:

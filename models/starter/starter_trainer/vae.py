@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from atrium_diffusion.domain import Pixels
 from atrium_diffusion.testing.judge import judge
 from atrium_diffusion.testing.shapes import Scene, random_scene, render, seeded
-from trainer.fit import Adam, step_chance
-from trainer.networks import PIXELS_PER_LATENT
+from starter_trainer.fit import Adam, step_chance
+from starter_trainer.networks import PIXELS_PER_LATENT
 
 ADAM = Adam(peak=1e-3, floor=2e-5, warm_up=100, betas=(0.9, 0.98), weight_decay=0.0)
 BATCH = 4

@@ -16,7 +16,7 @@ from atrium_common.errors import AtriumError
 from atrium_common.weights import WeightStore
 from atrium_diffusion.domain import Denoising, PictureJob, PictureMade, Pixels, Source
 from atrium_diffusion.engines.diffusers import DiffusersEngine
-from trainer.errors import TrainingError
+from starter_trainer.errors import TrainingError
 
 _MODEL = "evaluated"
 

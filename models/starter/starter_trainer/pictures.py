@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 
 from atrium_diffusion.testing.shapes import Scene, caption, seeded, varied_caption
-from trainer import folder, networks
-from trainer.denoiser import BATCH, DenoiserTask, Painter
-from trainer.fit import Budget, Say, fit
-from trainer.latents import Twins, encode, normalised, twin_scenes
-from trainer.networks import Widths
-from trainer.vae import VaeTask, faithfulness, settle, start_as_identity
-from trainer.words import make_tokenizer
+from starter_trainer import folder, networks
+from starter_trainer.denoiser import BATCH, DenoiserTask, Painter
+from starter_trainer.fit import Budget, Say, fit
+from starter_trainer.latents import Twins, encode, normalised, twin_scenes
+from starter_trainer.networks import Widths
+from starter_trainer.vae import VaeTask, faithfulness, settle, start_as_identity
+from starter_trainer.words import make_tokenizer
 
 _SEED = 0
 _VAE_SHARE, _DENOISER_SHARE = 0.15, 0.78

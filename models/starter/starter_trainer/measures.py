@@ -18,7 +18,7 @@ from atrium_diffusion.testing.shapes import (
     seeded,
     several,
 )
-from trainer.drawing import Drawer, Order
+from starter_trainer.drawing import Drawer, Order
 
 RECOLOUR_STRENGTH, RESHAPE_STRENGTH = 0.3, 0.7
 _WHITELESS = COLOURS[:-1]

@@ -12,8 +12,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from atrium_diffusion.testing.shapes import Scene, random_scene, recoloured, render, seeded
-from trainer.fit import Say
-from trainer.vae import to_tensor
+from starter_trainer.fit import Say
+from starter_trainer.vae import to_tensor
 
 _BATCH = 50
 
