@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.engine_options import EngineOptions, read_options
 from atrium_common.errors import InvalidArgument, NotFound
 from atrium_common.weights import WeightStore
 from atrium_common.work import Serial
@@ -38,10 +38,8 @@ LANGUAGES = ("en", "de", "fr", "es", "it", "ru", "zh", "yue")
 """What it claims to know; the first is what it detects."""
 
 
-class FakeOptions(BaseModel):
+class FakeOptions(EngineOptions):
     """Options of the engine `fake`, with their defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     segment_seconds: float = Field(default=5.0, gt=0)
     """Audio per segment."""
@@ -51,15 +49,6 @@ class FakeOptions(BaseModel):
 
     translates: bool = True
     """Whether it accepts the task `translate`."""
-
-    @classmethod
-    def of(cls, entry: ModelEntry) -> Self:
-        """Reads an entry's options; `CatalogueError` for one that does not hold."""
-        try:
-            return cls.model_validate(entry.options)
-        except ValidationError as err:
-            first = err.errors()[0]
-            raise CatalogueError(f"{entry.id}: options.{first['loc'][0]}: {first['msg']}") from err
 
 
 class FakeEngine:
@@ -92,7 +81,7 @@ class FakeEngine:
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
-        self._entries = {entry.id: (entry, FakeOptions.of(entry)) for entry in entries}
+        self._entries = {entry.id: (entry, read_options(FakeOptions, entry)) for entry in entries}
         self._now = now
         self._clock = clock
         self._state = ModelState.UNLOADED

@@ -16,6 +16,7 @@ from faster_whisper import WhisperModel  # type: ignore[import-untyped]
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.engine_options import read_options
 from atrium_common.errors import AtriumError, Conflict, InvalidArgument, NotFound, Unavailable
 from atrium_common.weights import WeightStore
 from atrium_common.work import CancelToken, DeviceThread, Serial
@@ -68,7 +69,7 @@ class FasterWhisperEngine:
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
-        self._models = {e.id: _Model(e, FasterWhisperOptions.of(e)) for e in entries}
+        self._models = {e.id: _Model(e, read_options(FasterWhisperOptions, e)) for e in entries}
         self._store = store
         self._now = now
         self._clock = clock

@@ -1,17 +1,15 @@
 """What a catalogue entry may say about a faster-whisper model; unknown options are refused."""
 
 import os
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.engine_options import EngineOptions
 
 
-class FasterWhisperOptions(BaseModel):
+class FasterWhisperOptions(EngineOptions):
     """Options of the engine `faster-whisper`, with their defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; ``auto`` takes a GPU if there is one."""
@@ -31,20 +29,6 @@ class FasterWhisperOptions(BaseModel):
     translates: bool | None = None
     """False for a multilingual model that was not trained to translate (large-v3-turbo);
     unset takes what the model's vocabulary says."""
-
-    @classmethod
-    def of(cls, entry: ModelEntry) -> Self:
-        """Reads an entry's options.
-
-        Raises:
-            CatalogueError: An option is unknown or out of its range.
-        """
-        try:
-            return cls.model_validate(entry.options)
-        except ValidationError as err:
-            first = err.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise CatalogueError(f"{entry.id}: options.{where}: {first['msg']}") from err
 
     @property
     def threads(self) -> int:

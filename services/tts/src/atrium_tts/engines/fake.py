@@ -9,14 +9,14 @@ import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from safetensors.numpy import load, save
 
-from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.engine_options import EngineOptions, read_options
 from atrium_common.errors import InvalidArgument, NotFound, Unavailable
 from atrium_common.weights import WeightStore
 from atrium_common.work import Serial
@@ -37,10 +37,8 @@ _VOICES = (
 )
 
 
-class FakeOptions(BaseModel):
+class FakeOptions(EngineOptions):
     """Options of the engine `fake`, with their defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seconds_per_character: float = Field(default=0.05, gt=0)
     """Audio per character of text, at speed 1."""
@@ -65,15 +63,6 @@ class FakeOptions(BaseModel):
 
     clones: bool = True
     """Whether it makes voices from recordings."""
-
-    @classmethod
-    def of(cls, entry: ModelEntry) -> Self:
-        """Reads an entry's options; `CatalogueError` for one that does not hold."""
-        try:
-            return cls.model_validate(entry.options)
-        except ValidationError as err:
-            first = err.errors()[0]
-            raise CatalogueError(f"{entry.id}: options.{first['loc'][0]}: {first['msg']}") from err
 
 
 class FakeEngine:
@@ -106,7 +95,7 @@ class FakeEngine:
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
-        self._entries = {entry.id: (entry, FakeOptions.of(entry)) for entry in entries}
+        self._entries = {entry.id: (entry, read_options(FakeOptions, entry)) for entry in entries}
         self._now = now
         self._state = ModelState.UNLOADED
         self._verified: dict[str, datetime] = {}

@@ -2,18 +2,17 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.engine_options import EngineOptions, read_options
 
 DTYPES = ("float32", "float16", "bfloat16")
 """What an entry's `dtype` may be; the vocoder always runs in float32."""
 
 
-class XttsOptions(BaseModel):
+class XttsOptions(EngineOptions):
     """Options of the engine `xtts`, with their defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; ``auto`` takes a GPU if there is one."""
@@ -53,9 +52,4 @@ class XttsOptions(BaseModel):
             raise CatalogueError(
                 f"{entry.id}: dtype: {entry.dtype!r} is not one of {', '.join(DTYPES)}"
             )
-        try:
-            return cls.model_validate(entry.options)
-        except ValidationError as err:
-            first = err.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise CatalogueError(f"{entry.id}: options.{where}: {first['msg']}") from err
+        return read_options(cls, entry)

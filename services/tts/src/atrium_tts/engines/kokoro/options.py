@@ -3,15 +3,14 @@
 import os
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.engine_options import EngineOptions, read_options
 
 
-class KokoroOptions(BaseModel):
+class KokoroOptions(EngineOptions):
     """Options of the engine `kokoro`, with their defaults."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     threads: int = Field(default=0, ge=0)
     """Threads of one utterance; 0 takes every core that this process may use."""
@@ -26,12 +25,7 @@ class KokoroOptions(BaseModel):
         """
         if entry.dtype is not None:
             raise CatalogueError(f"{entry.id}: dtype: the file of the weights decides it")
-        try:
-            return cls.model_validate(entry.options)
-        except ValidationError as err:
-            first = err.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise CatalogueError(f"{entry.id}: options.{where}: {first['msg']}") from err
+        return read_options(cls, entry)
 
     @property
     def threads_to_use(self) -> int:
