@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -17,12 +17,10 @@ from atrium_common.wire import usage_from_proto
 from atrium_gateway.upstreams.port import Caller
 
 T = TypeVar("T")
+M = TypeVar("M")
+Metadata = tuple[tuple[str, str], ...]
 _OUTER = re.compile(r"^(job\.(chat\.|sampling\.)?|(config\.)?(denoising\.|output\.)?)")
 _UPLOADED = re.compile(r"^(image|mask)_(chunk|end)$")
-Metadata = tuple[tuple[str, str], ...]
-
-
-M = TypeVar("M")
 
 
 class Credentials:
@@ -127,6 +125,14 @@ class SingleCall(_Call[M, T]):
     def cancel(self) -> None:
         """Ends the call; harmless after its end."""
         self._call.cancel()
+
+
+async def unmetered(call: Awaitable[T]) -> T:
+    """Waits for the one answer of a call that consumes nothing; raises errors of the tree."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as err:
+        raise translated(err) from err
 
 
 def translated(error: grpc.aio.AioRpcError | asyncio.CancelledError) -> BaseException:

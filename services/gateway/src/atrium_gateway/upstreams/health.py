@@ -19,7 +19,7 @@ from atrium.common.v1 import model_pb2, model_pb2_grpc
 from atrium_common.domain import ModelInfo
 from atrium_common.errors import AtriumError
 from atrium_common.wire import model_from_proto
-from atrium_gateway.upstreams.calls import Credentials, StreamedCall, translated
+from atrium_gateway.upstreams.calls import Credentials, StreamedCall, unmetered
 
 RETRY_SECONDS = 0.5
 MODELS_SECONDS = 5.0
@@ -107,14 +107,13 @@ class ServiceWatch:
         Raises:
             Unavailable: It does not answer.
         """
-        try:
-            reply = await self._model_stub.ListModels(
+        reply = await unmetered(
+            self._model_stub.ListModels(
                 model_pb2.ListModelsRequest(),
                 metadata=self._credentials.plain(tenant, request_id),
                 timeout=MODELS_SECONDS,
             )
-        except grpc.aio.AioRpcError as err:
-            raise translated(err) from err
+        )
         return [model_from_proto(model) for model in reply.models]
 
     async def _watch_calls(self) -> None:

@@ -9,10 +9,9 @@ from atrium.common.v1 import media_pb2
 from atrium.img2img.v1 import img2img_pb2 as pb
 from atrium.img2img.v1 import img2img_pb2_grpc as pb_grpc
 from atrium_gateway.upstreams import pictures_convert as convert
-from atrium_gateway.upstreams.calls import Credentials, StreamedCall, translated
-from atrium_gateway.upstreams.pictures import Begun, Edit, Limits, Step
+from atrium_gateway.upstreams.calls import Credentials, StreamedCall, unmetered
+from atrium_gateway.upstreams.pictures import LIMITS_SECONDS, Begun, Edit, Limits, Step
 from atrium_gateway.upstreams.port import Caller
-from atrium_gateway.upstreams.text2image import LIMITS_SECONDS
 from atrium_gateway.upstreams.uploads import pieces
 
 SERVICE = "atrium.img2img.v1.ImageEditService"
@@ -51,14 +50,13 @@ class ImageEditUpstream:
         Raises:
             Unavailable: The service does not answer.
         """
-        try:
-            reply = await self._stub.ListModels(
+        reply = await unmetered(
+            self._stub.ListModels(
                 pb.ListModelsRequest(),
                 metadata=self._credentials.plain(tenant, request_id),
                 timeout=LIMITS_SECONDS,
             )
-        except grpc.aio.AioRpcError as err:
-            raise translated(err) from err
+        )
         return [convert.limits(one) for one in reply.limits]
 
 
@@ -103,19 +101,8 @@ def _config(job: Edit, count: int, *, has_mask: bool) -> pb.EditConfig:
 
 
 def _step(message: pb.EditImageResponse) -> Step:
-    match message.WhichOneof("step"):
-        case "progress":
-            return convert.progress(message.progress)
-        case "chunk":
-            return message.chunk.chunk.data
-        case "preview":
-            return convert.preview(message.preview)
-        case "start":
-            return convert.start(message.start)
-        case "end":
-            return convert.end(message.end.index, message.end.end)
-        case "info":
-            info = message.info
-            sizes = [(size.width, size.height) for size in info.sizes]
-            return Begun(count=info.count, steps=info.steps, sizes=sizes, seed=info.seed)
-    return None
+    if message.WhichOneof("step") == "info":
+        info = message.info
+        sizes = [(size.width, size.height) for size in info.sizes]
+        return Begun(count=info.count, steps=info.steps, sizes=sizes, seed=info.seed)
+    return convert.step(message)

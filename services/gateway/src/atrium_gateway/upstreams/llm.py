@@ -7,7 +7,7 @@ import grpc.aio
 
 from atrium.llm.v1 import llm_pb2, llm_pb2_grpc
 from atrium_gateway.upstreams import llm_convert
-from atrium_gateway.upstreams.calls import Credentials, SingleCall, StreamedCall, translated
+from atrium_gateway.upstreams.calls import Credentials, SingleCall, StreamedCall, unmetered
 from atrium_gateway.upstreams.chain import ChainedCalls
 from atrium_gateway.upstreams.port import Caller
 from atrium_gateway.upstreams.text import Delta, Generation, Prompt
@@ -92,12 +92,11 @@ class LlmUpstream:
         """Counts a prompt exactly, as a generation would be charged for it."""
         request = llm_pb2.CountTokensRequest(model=model)
         llm_convert.set_prompt(request, prompt)
-        try:
-            reply = await self._stub.CountTokens(
+        reply = await unmetered(
+            self._stub.CountTokens(
                 request,
                 metadata=self._credentials.plain(tenant, request_id),
                 timeout=COUNT_SECONDS,
             )
-        except grpc.aio.AioRpcError as err:
-            raise translated(err) from err
+        )
         return reply.input_tokens

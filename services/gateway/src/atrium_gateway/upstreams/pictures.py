@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+LIMITS_SECONDS = 5.0
+"""Longest time for asking what the models take."""
+
 
 class Lora(msgspec.Struct, frozen=True, kw_only=True):
     """An adapter: catalogue id, and how strongly, -2 to 2; ``None`` takes the default."""

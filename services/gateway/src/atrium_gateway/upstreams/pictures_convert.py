@@ -3,6 +3,8 @@
 from typing import Final
 
 from atrium.common.v1 import image_pb2, media_pb2
+from atrium.img2img.v1 import img2img_pb2
+from atrium.text2image.v1 import text2image_pb2
 from atrium_gateway.upstreams.pictures import (
     AppliedLora,
     Denoising,
@@ -14,6 +16,7 @@ from atrium_gateway.upstreams.pictures import (
     Progress,
     Record,
     Start,
+    Step,
 )
 
 _FORMATS: Final = {
@@ -29,8 +32,7 @@ _SCHEDULERS: Final = {
 }
 _SCHEDULER_NAMES: Final = {value: name for name, value in _SCHEDULERS.items()}
 _WITHHELD: Final = {image_pb2.WITHHELD_REASON_UNSAFE: "unsafe"}
-SCHEDULERS: Final = frozenset(_SCHEDULERS)
-"""Names of the schedulers."""
+StepMessage = text2image_pb2.GenerateImageResponse | img2img_pb2.EditImageResponse
 
 
 def denoising_to_proto(denoising: Denoising) -> image_pb2.DenoisingParams:
@@ -59,31 +61,22 @@ def previews_to_proto(previews: Previews) -> image_pb2.PreviewOptions:
     return image_pb2.PreviewOptions(interval=previews.interval, max_side=previews.max_side)
 
 
-def progress(message: image_pb2.StepProgress) -> Progress:
-    """Gives the step."""
-    return Progress(index=message.index, step=message.step, steps=message.steps)
-
-
-def preview(message: image_pb2.ImagePreview) -> Preview:
-    """Gives the step."""
-    return Preview(index=message.index, step=message.step, jpeg=message.jpeg)
-
-
-def start(message: image_pb2.ImageStart) -> Start:
-    """Gives the step; a reason that is not known withholds the picture all the same."""
-    withheld = message.withheld
-    return Start(
-        index=message.index,
-        format=_FORMAT_NAMES[message.format],
-        size=message.size,
-        record=_record(message.record),
-        withheld=_WITHHELD.get(withheld, "withheld") if withheld else "",
-    )
-
-
-def end(index: int, message: media_pb2.MediaEnd) -> End:
-    """Gives the step."""
-    return End(index=index, sha256=message.sha256.hex(), size=message.size)
+def step(message: StepMessage) -> Step:
+    """Gives the step that a message brings; each service's own ``info`` is its client's."""
+    match message.WhichOneof("step"):
+        case "progress":
+            taken = message.progress
+            return Progress(index=taken.index, step=taken.step, steps=taken.steps)
+        case "preview":
+            view = message.preview
+            return Preview(index=view.index, step=view.step, jpeg=view.jpeg)
+        case "start":
+            return _start(message.start)
+        case "chunk":
+            return message.chunk.chunk.data
+        case "end":
+            return _end(message.end.index, message.end.end)
+    return None
 
 
 def limits(message: image_pb2.ImageModelLimits) -> Limits:
@@ -100,6 +93,22 @@ def limits(message: image_pb2.ImageModelLimits) -> Limits:
         default_scheduler=_SCHEDULER_NAMES.get(message.default_scheduler, ""),
         loras=list(message.loras),
     )
+
+
+def _start(message: image_pb2.ImageStart) -> Start:
+    withheld = message.withheld
+    return Start(
+        index=message.index,
+        format=_FORMAT_NAMES[message.format],
+        size=message.size,
+        record=_record(message.record),
+        # A reason that is not known withholds the picture all the same.
+        withheld=_WITHHELD.get(withheld, "withheld") if withheld else "",
+    )
+
+
+def _end(index: int, message: media_pb2.MediaEnd) -> End:
+    return End(index=index, sha256=message.sha256.hex(), size=message.size)
 
 
 def _record(record: image_pb2.ImageRecord) -> Record:

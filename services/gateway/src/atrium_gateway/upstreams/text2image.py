@@ -7,14 +7,12 @@ import grpc.aio
 from atrium.text2image.v1 import text2image_pb2 as pb
 from atrium.text2image.v1 import text2image_pb2_grpc as pb_grpc
 from atrium_gateway.upstreams import pictures_convert as convert
-from atrium_gateway.upstreams.calls import Credentials, StreamedCall, translated
-from atrium_gateway.upstreams.pictures import Begun, Drawing, Limits, Step
+from atrium_gateway.upstreams.calls import Credentials, StreamedCall, unmetered
+from atrium_gateway.upstreams.pictures import LIMITS_SECONDS, Begun, Drawing, Limits, Step
 from atrium_gateway.upstreams.port import Caller
 
 SERVICE = "atrium.text2image.v1.TextToImageService"
 GENERATE = f"/{SERVICE}/GenerateImage"
-LIMITS_SECONDS = 5.0
-"""Longest time for asking what the models take."""
 
 DrawingCall = StreamedCall[pb.GenerateImageResponse, Step]
 
@@ -41,14 +39,13 @@ class TextToImageUpstream:
         Raises:
             Unavailable: The service does not answer.
         """
-        try:
-            reply = await self._stub.ListModels(
+        reply = await unmetered(
+            self._stub.ListModels(
                 pb.ListModelsRequest(),
                 metadata=self._credentials.plain(tenant, request_id),
                 timeout=LIMITS_SECONDS,
             )
-        except grpc.aio.AioRpcError as err:
-            raise translated(err) from err
+        )
         return [convert.limits(one) for one in reply.limits]
 
 
@@ -69,19 +66,8 @@ def _request(job: Drawing) -> pb.GenerateImageRequest:
 
 
 def _step(message: pb.GenerateImageResponse) -> Step:
-    match message.WhichOneof("step"):
-        case "progress":
-            return convert.progress(message.progress)
-        case "chunk":
-            return message.chunk.chunk.data
-        case "preview":
-            return convert.preview(message.preview)
-        case "start":
-            return convert.start(message.start)
-        case "end":
-            return convert.end(message.end.index, message.end.end)
-        case "info":
-            info = message.info
-            sizes = [(info.width, info.height)]
-            return Begun(count=info.n, steps=info.steps, sizes=sizes, seed=info.seed)
-    return None
+    if message.WhichOneof("step") == "info":
+        info = message.info
+        sizes = [(info.width, info.height)]
+        return Begun(count=info.n, steps=info.steps, sizes=sizes, seed=info.seed)
+    return convert.step(message)

@@ -9,7 +9,7 @@ import grpc.aio
 from atrium.common.v1 import media_pb2
 from atrium.tts.v1 import tts_pb2, tts_pb2_grpc
 from atrium_common.wire import duration_from_proto
-from atrium_gateway.upstreams.calls import Credentials, SingleCall, StreamedCall, translated
+from atrium_gateway.upstreams.calls import Credentials, SingleCall, StreamedCall, unmetered
 from atrium_gateway.upstreams.port import Caller
 from atrium_gateway.upstreams.synthesis import Info, Mark, NewVoice, Speech, Step, Voice
 from atrium_gateway.upstreams.uploads import pieces
@@ -71,14 +71,13 @@ class TtsUpstream:
         Raises:
             Unavailable: The service does not answer.
         """
-        try:
-            reply = await self._stub.ListVoices(
+        reply = await unmetered(
+            self._stub.ListVoices(
                 tts_pb2.ListVoicesRequest(model=model, language=language),
                 metadata=self._credentials.plain(tenant, request_id),
                 timeout=VOICES_SECONDS,
             )
-        except grpc.aio.AioRpcError as err:
-            raise translated(err) from err
+        )
         return [_voice(voice) for voice in reply.voices]
 
     def create_voice(self, voice: NewVoice, audio: BinaryIO, caller: Caller) -> VoiceCall:
@@ -97,14 +96,13 @@ class TtsUpstream:
             NotFound: It is built-in, another tenant's, or there is none.
             Unavailable: The service does not answer.
         """
-        try:
-            await self._stub.DeleteVoice(
+        await unmetered(
+            self._stub.DeleteVoice(
                 tts_pb2.DeleteVoiceRequest(voice=voice),
                 metadata=self._credentials.plain(tenant, request_id),
                 timeout=VOICES_SECONDS,
             )
-        except grpc.aio.AioRpcError as err:
-            raise translated(err) from err
+        )
 
 
 def _request(job: Speech) -> tts_pb2.SynthesizeSpeechRequest:
