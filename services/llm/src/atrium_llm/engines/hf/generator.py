@@ -123,7 +123,7 @@ class Generator:
 
     def close(self) -> None:
         """Stops the threads; what still runs fails as `Unavailable`. Blocks."""
-        self._loop.stop()
+        self._loop.stop(timeout=30.0)
         self._preparing.close()
 
     async def count_tokens(self, source: PromptInput) -> int:

@@ -5,22 +5,20 @@ processors for all requests (no penalties, bias, seed or grammar of one's own), 
 in a forward ends its thread for everyone, and on a CPU its attention runs every query
 against every stranger's keys under a mask, which costs more with every caller.
 
-A step's news for all readers crosses to the event loop in one call.
+How requests come in and leave is `BatchingLoop`'s; what a step is stands here.
 """
 
 import asyncio
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from atrium_common.errors import AtriumError, InternalError, Unavailable
-from atrium_llm.domain import ChoiceDelta, GenerationEvent
+from atrium_common.errors import AtriumError, InternalError
+from atrium_common.work import BatchingLoop
+from atrium_llm.domain import ChoiceDelta
 from atrium_llm.engines.hf.attention import BLOCK, KeyValues, Segment
 from atrium_llm.engines.hf.batch import PackedBatch, pack
 from atrium_llm.engines.hf.sampler import Picked, Sampler
@@ -31,14 +29,11 @@ from atrium_llm.engines.hf.writer import Writer
 
 _log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-
 Forward = Callable[[PackedBatch], Tensor]
 """Runs the model: ``[wanted, vocabulary]`` float32 logits. Called in the engine thread."""
 
 
-class EngineLoop:
+class EngineLoop(BatchingLoop[Request]):
     """Runs the requests of one model on one thread.
 
     `submit`, `cancel` and `stop` may be called from any thread.
@@ -68,25 +63,13 @@ class EngineLoop:
             on_failure: Called on `events` with one line if the thread dies.
             name: Shown in stack dumps.
         """
+        super().__init__(events=events, on_failure=on_failure, name=name)
         self._forward = forward
         self._writer = Writer(vocabulary)
         self._sampler = Sampler(vocabulary.end_tokens)
         self._scheduler = Scheduler(limits, layers)
         self._layers = layers
         self._threads = threads
-        self._events = events
-        self._on_failure = on_failure
-        self._inbox: deque[Request] = deque()
-        self._requests: dict[int, Request] = {}
-        self._outbox: list[tuple[Request, GenerationEvent | AtriumError | None]] = []
-        self._wake = threading.Event()
-        self._stopping = False
-        self._submitting = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
 
     @property
     def running(self) -> int:
@@ -98,73 +81,23 @@ class EngineLoop:
         """Tokens that caches have room for now."""
         return self._scheduler.used_tokens
 
-    def submit(self, request: Request) -> None:
-        """Puts a request in line; its mailbox gets everything that follows.
+    def _work(self) -> None:
+        torch.set_num_threads(self._threads)
+        with torch.inference_mode():
+            super()._work()
 
-        Raises:
-            Unavailable: The loop was stopped or has failed.
-        """
-        with self._submitting:
-            if self._stopping or not self._thread.is_alive():
-                raise Unavailable("The model is not running.")
-            self._inbox.append(request)
-        self._wake.set()
-
-    def cancel(self, request: Request) -> None:
-        """Ends a request at the next step; its mailbox then says so."""
-        request.cancelled = True
-        self._wake.set()
-
-    def stop(self, *, timeout: float = 30.0) -> None:
-        """Ends the thread; requests that still run fail as `Unavailable`. Blocks."""
-        self._stopping = True
-        self._wake.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        failure: str | None = None
-        try:
-            torch.set_num_threads(self._threads)
-            with torch.inference_mode():
-                while not self._stopping:
-                    self._turn()
-        except Exception as error:
-            # The thread's edge: whatever it was, no reader may wait for ever.
-            _log.exception("the engine thread died")
-            failure = f"{type(error).__name__}: {error}"
-        finally:
-            self._end(failure)
-
-    def _end(self, failure: str | None) -> None:
-        with self._submitting:
-            self._stopping = True
-        self._collect()
-        error = Unavailable("The model stopped." if failure is None else "The model failed.")
-        for request in tuple(self._requests.values()):
-            self._release(request, error)
-        if failure is not None:  # first, so that a reader who asks learns the state
-            self._call(self._on_failure, failure)
-        self._hand_over()
-
-    def _turn(self) -> None:
-        self._wake.clear()
-        self._collect()
+    def _turn(self) -> bool:
         pieces = self._scheduler.next_step()
         if pieces:
             self._step(pieces)
-        self._hand_over()
-        if not pieces:
-            self._wake.wait()
+        return bool(pieces)
 
-    def _collect(self) -> None:
-        while self._inbox:
-            request = self._inbox.popleft()
-            self._requests[request.number] = request
-            if not request.cancelled:
-                self._scheduler.add(request.choices[0])
-        for request in [r for r in self._requests.values() if r.cancelled]:
-            self._release(request, None)
+    def _admit(self, request: Request) -> None:
+        self._scheduler.add(request.choices[0])
+
+    def _let_go(self, request: Request) -> None:
+        for choice in request.choices:
+            self._scheduler.remove(choice)
 
     def _step(self, pieces: Sequence[Piece]) -> None:
         now = time.monotonic()
@@ -221,7 +154,7 @@ class EngineLoop:
                 continue
             if not request.read:
                 request.read = True
-                self._outbox.append((request, request.event()))
+                self._post(request.mailbox.put, request.event())
             started = [choice]
             if request.forks:
                 forks, request.forks = request.forks, []
@@ -253,33 +186,6 @@ class EngineLoop:
             if choice.ended:
                 self._scheduler.remove(choice)
         for request, made in deltas.items():
-            self._outbox.append((request, request.event(made)))
+            self._post(request.mailbox.put, request.event(made))
             if request.ended:
                 self._release(request, None)
-
-    def _release(self, request: Request, error: AtriumError | None) -> None:
-        """Takes a request out and tells its reader that nothing more comes."""
-        request.released = True
-        for choice in request.choices:
-            self._scheduler.remove(choice)
-        self._requests.pop(request.number, None)
-        self._outbox.append((request, error))
-
-    def _hand_over(self) -> None:
-        if self._outbox:
-            news, self._outbox = self._outbox, []
-            self._call(_deliver, news)
-
-    def _call(self, function: Callable[[T], None], argument: T) -> None:
-        try:
-            self._events.call_soon_threadsafe(function, argument)
-        except RuntimeError:  # the readers' event loop is closed: nobody is left to tell
-            self._stopping = True
-
-
-def _deliver(news: list[tuple[Request, GenerationEvent | AtriumError | None]]) -> None:
-    for request, item in news:
-        if isinstance(item, GenerationEvent):
-            request.mailbox.put(item)
-        else:
-            request.mailbox.end(item)
