@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 from atrium_common.domain import ModelInfo
 from atrium_common.engine import Engine, LoadsModels, UnloadsModels
-from atrium_common.errors import NotFound, Unimplemented
+from atrium_common.engine_models import find_model
+from atrium_common.errors import Unimplemented
 
 E = TypeVar("E", bound=Engine)
 
@@ -40,12 +41,7 @@ class ModelRouter(Generic[E]):
         Raises:
             NotFound: None does.
         """
-        name = self._engine_of_model.get(model)
-        if name is None:
-            raise NotFound(
-                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
-            )
-        return self._engines[name]
+        return self._engines[find_model(self._engine_of_model, model)]
 
     async def load(self) -> None:
         """Loads one engine after the other: together they might not fit while loading."""

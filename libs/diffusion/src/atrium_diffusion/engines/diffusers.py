@@ -15,7 +15,8 @@ import diffusers
 
 from atrium_common.catalogue import AdapterEntry, ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.errors import AtriumError, Conflict, NotFound, Unavailable
+from atrium_common.engine_models import find_model, model_info
+from atrium_common.errors import AtriumError, Conflict, Unavailable
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching, DeviceThread
 from atrium_diffusion.domain import (
@@ -173,14 +174,10 @@ class DiffusersEngine:
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
         return [
-            ModelInfo(
-                id=known.entry.id,
-                capabilities=known.entry.capabilities,
+            model_info(
+                known.entry,
                 engine=self.name,
-                aliases=known.entry.aliases,
                 state=_state(known),
-                digest=known.entry.digest,
-                license=known.entry.license,
                 verified_at=known.verified_at,
                 detail=known.loaded.failure if known.loaded else known.detail,
             )
@@ -246,12 +243,7 @@ class DiffusersEngine:
             await self._weights.release_memory()
 
     def _find(self, model: str) -> _Model:
-        known = self._models.get(model)
-        if known is None:
-            raise NotFound(
-                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
-            )
-        return known
+        return find_model(self._models, model)
 
 
 def _state(known: _Model) -> ModelState:

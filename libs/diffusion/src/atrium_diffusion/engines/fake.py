@@ -17,8 +17,9 @@ from pydantic import Field
 
 from atrium_common.catalogue import AdapterEntry, ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.engine_models import find_model, model_info
 from atrium_common.engine_options import EngineOptions, read_options
-from atrium_common.errors import InvalidArgument, NotFound, Unavailable
+from atrium_common.errors import InvalidArgument, Unavailable
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_diffusion.domain import (
@@ -119,14 +120,10 @@ class FakeEngine:
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
         return [
-            ModelInfo(
-                id=model.entry.id,
-                capabilities=model.entry.capabilities,
+            model_info(
+                model.entry,
                 engine=self.name,
-                aliases=model.entry.aliases,
                 state=self._state,
-                digest=model.entry.digest,
-                license=model.entry.license,
                 verified_at=self._verified.get(model.entry.id),
             )
             for model in self._models.values()
@@ -190,12 +187,7 @@ class FakeEngine:
             yield PictureMade(index=picture.index, pixels=finished[picture.index])
 
     def _find(self, model: str) -> _Model:
-        found = self._models.get(model)
-        if found is None:
-            raise NotFound(
-                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
-            )
-        return found
+        return find_model(self._models, model)
 
 
 def _model(

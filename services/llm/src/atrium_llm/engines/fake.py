@@ -15,8 +15,9 @@ from pydantic import Field
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
+from atrium_common.engine_models import find_model, model_info
 from atrium_common.engine_options import EngineOptions, read_options
-from atrium_common.errors import InvalidArgument, NotFound, Unavailable, Unimplemented
+from atrium_common.errors import InvalidArgument, Unavailable, Unimplemented
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_llm.domain import (
@@ -98,14 +99,10 @@ class FakeEngine:
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models."""
         return tuple(
-            ModelInfo(
-                id=entry.id,
-                capabilities=entry.capabilities,
+            model_info(
+                entry,
                 engine=self.name,
-                aliases=entry.aliases,
                 state=ModelState.READY if self._loaded else ModelState.UNLOADED,
-                digest=entry.digest,
-                license=entry.license,
                 context_length=entry.context_length or DEFAULT_CONTEXT,
                 embedding_dimensions=self._dimensions(entry),
                 verified_at=self._verified.get(entry.id),
@@ -210,9 +207,7 @@ class FakeEngine:
         return prompt_tokens(prompt)
 
     def _ready(self, model: str, *capabilities: Capability) -> ModelEntry:
-        entry = self._entries.get(model)
-        if entry is None:
-            raise NotFound(f"The model {model!r} does not exist.", field="model")
+        entry = find_model(self._entries, model)
         if not self._loaded:
             raise Unavailable(f"The model {model!r} is not loaded.")
         if capabilities and not set(capabilities) & set(entry.capabilities):

@@ -17,8 +17,9 @@ import torch
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState
+from atrium_common.engine_models import find_model, model_info
 from atrium_common.engine_options import read_options
-from atrium_common.errors import InvalidArgument, NotFound, Unavailable, Unimplemented
+from atrium_common.errors import InvalidArgument, Unavailable, Unimplemented
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_llm.domain import (
@@ -81,7 +82,9 @@ class TransformersEngine:
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._clock = clock
         self._options = {entry.id: _options(entry) for entry in entries}
-        self._places = {entry.id: _Place(entry, _info(entry)) for entry in entries}
+        self._places = {
+            entry.id: _Place(entry, model_info(entry, engine=ENGINE)) for entry in entries
+        }
         slots = [o.slots for o in self._options.values() if isinstance(o, GeneratorOptions)]
         self.scheduling = Batching(slots=max(slots, default=16))
 
@@ -196,12 +199,7 @@ class TransformersEngine:
         place.info = replace(place.info, state=ModelState.FAILED, detail=detail, verified_at=None)
 
     def _place(self, model: str) -> _Place:
-        place = self._places.get(model)
-        if place is None:
-            raise NotFound(
-                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
-            )
-        return place
+        return find_model(self._places, model)
 
     @staticmethod
     def _ready(place: _Place) -> Generator | Embedder:
@@ -226,16 +224,3 @@ def _options(entry: ModelEntry) -> GeneratorOptions | EmbedderOptions:
     if set(entry.capabilities) & _EMBEDS:
         return read_options(EmbedderOptions, entry)
     return read_options(GeneratorOptions, entry)
-
-
-def _info(entry: ModelEntry) -> ModelInfo:
-    return ModelInfo(
-        id=entry.id,
-        capabilities=entry.capabilities,
-        engine=ENGINE,
-        aliases=entry.aliases,
-        digest=entry.digest,
-        license=entry.license,
-        context_length=entry.context_length or 0,
-        embedding_dimensions=entry.embedding_dimensions or 0,
-    )

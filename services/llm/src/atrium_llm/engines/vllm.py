@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState
+from atrium_common.engine_models import find_model, model_info
 from atrium_common.engine_options import read_options
-from atrium_common.errors import NotFound, Unavailable, Unimplemented
+from atrium_common.errors import Unavailable, Unimplemented
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_llm.domain import (
@@ -102,16 +103,11 @@ class VllmEngine:
             state, detail = ModelState.FAILED, "the engine process died; restart the service"
         else:
             state = ModelState.READY
-        return ModelInfo(
-            id=entry.id,
-            capabilities=entry.capabilities,
+        return model_info(
+            entry,
             engine=self.name,
-            aliases=entry.aliases,
             state=state,
-            digest=entry.digest,
-            license=entry.license,
-            context_length=model.window if model else entry.context_length or 0,
-            embedding_dimensions=entry.embedding_dimensions or 0,
+            context_length=model.window if model else None,
             verified_at=self._verified.get(entry.id),
             detail=detail,
         )
@@ -156,10 +152,7 @@ class VllmEngine:
         return len((await self._ready(model).prompt(prompt)).ids)
 
     def _entry(self, model: str) -> ModelEntry:
-        entry = self._entries.get(model)
-        if entry is None:
-            raise NotFound(f"The model {model!r} does not exist.", field="model")
-        return entry
+        return find_model(self._entries, model)
 
     def _ready(self, model: str, *capabilities: Capability) -> "VllmModel":
         entry = self._entry(model)

@@ -15,8 +15,9 @@ from pydantic import Field
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.engine_models import find_model, model_info
 from atrium_common.engine_options import EngineOptions, read_options
-from atrium_common.errors import InvalidArgument, NotFound
+from atrium_common.errors import InvalidArgument
 from atrium_common.weights import WeightStore
 from atrium_common.work import Serial
 from atrium_stt.audio import open_recording
@@ -100,14 +101,10 @@ class FakeEngine:
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
         return [
-            ModelInfo(
-                id=entry.id,
-                capabilities=entry.capabilities,
+            model_info(
+                entry,
                 engine=self.name,
-                aliases=entry.aliases,
                 state=self._state,
-                digest=entry.digest,
-                license=entry.license,
                 verified_at=self._verified.get(entry.id),
             )
             for entry, _ in self._entries.values()
@@ -166,12 +163,7 @@ class FakeEngine:
             self.listening -= 1
 
     def _find(self, model: str) -> tuple[ModelEntry, FakeOptions]:
-        found = self._entries.get(model)
-        if found is None:
-            raise NotFound(
-                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
-            )
-        return found
+        return find_model(self._entries, model)
 
 
 def _steps(

@@ -16,8 +16,9 @@ from safetensors.numpy import load, save
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.engine_models import find_model, model_info
 from atrium_common.engine_options import EngineOptions, read_options
-from atrium_common.errors import InvalidArgument, NotFound, Unavailable
+from atrium_common.errors import InvalidArgument, Unavailable
 from atrium_common.weights import WeightStore
 from atrium_common.work import Serial
 from atrium_tts.domain import Gender, SpeakRequest, Voice
@@ -114,14 +115,10 @@ class FakeEngine:
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
         return [
-            ModelInfo(
-                id=entry.id,
-                capabilities=entry.capabilities,
+            model_info(
+                entry,
                 engine=self.name,
-                aliases=entry.aliases,
                 state=self._state,
-                digest=entry.digest,
-                license=entry.license,
                 verified_at=self._verified.get(entry.id),
             )
             for entry, _ in self._entries.values()
@@ -202,12 +199,7 @@ class FakeEngine:
         return save({"digest": np.frombuffer(digest, np.uint8)})
 
     def _find(self, model: str) -> FakeOptions:
-        found = self._entries.get(model)
-        if found is None:
-            raise NotFound(
-                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
-            )
-        return found[1]
+        return find_model(self._entries, model)[1]
 
 
 def pitch(request: SpeakRequest) -> float:

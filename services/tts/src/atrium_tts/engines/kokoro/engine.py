@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.errors import AtriumError, Conflict, InvalidArgument, NotFound, Unavailable
+from atrium_common.engine_models import find_model, model_info
+from atrium_common.errors import AtriumError, Conflict, InvalidArgument, Unavailable
 from atrium_common.weights import WeightStore
 from atrium_common.work import CancelToken, DeviceThread, Serial
 from atrium_tts.domain import SpeakRequest, Voice
@@ -117,14 +118,10 @@ class KokoroEngine:
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
         return [
-            ModelInfo(
-                id=known.entry.id,
-                capabilities=known.entry.capabilities,
+            model_info(
+                known.entry,
                 engine=self.name,
-                aliases=known.entry.aliases,
                 state=known.state,
-                digest=known.entry.digest,
-                license=known.entry.license,
                 verified_at=known.verified_at,
                 detail=known.detail,
             )
@@ -198,12 +195,7 @@ class KokoroEngine:
             known.users -= 1
 
     def _find(self, model: str) -> _Model:
-        known = self._models.get(model)
-        if known is None:
-            raise NotFound(
-                f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
-            )
-        return known
+        return find_model(self._models, model)
 
     def _load(self, known: _Model) -> None:
         """In the device thread."""
