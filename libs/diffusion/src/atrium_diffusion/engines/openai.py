@@ -18,13 +18,11 @@ import openai
 from openai.types import ImagesResponse
 
 from atrium_common.catalogue import AdapterEntry, ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_options import read_options
-from atrium_common.errors import InvalidArgument, MediaError, NotFound, Unavailable
+from atrium_common.errors import InvalidArgument, MediaError
 from atrium_common.images import ImageLimits, read_picture
-from atrium_common.openai_upstream import broken, from_openai_error, make_client
+from atrium_common.openai_upstream import broken, from_openai_error
+from atrium_common.provider_engine import ProviderEngine
 from atrium_common.weights import WeightStore
-from atrium_common.work import Batching
 from atrium_diffusion.domain import (
     ModelLimits,
     PictureJob,
@@ -47,10 +45,10 @@ _NO_LIST = (404, 405, 501)
 """What servers answer that have no list of models."""
 
 
-class OpenAIPictures:
+class OpenAIPictures(ProviderEngine[OpenAIPictureOptions]):
     """The part of a picture engine over a provider that both services use."""
 
-    name = "openai"
+    options_type = OpenAIPictureOptions
 
     def __init__(
         self,
@@ -65,46 +63,9 @@ class OpenAIPictures:
         Raises:
             CatalogueError: An option of a model does not hold.
         """
-        del store, adapters
-        self._entries = {entry.id: entry for entry in entries}
-        self._options = {entry.id: read_options(OpenAIPictureOptions, entry) for entry in entries}
-        self._clients: dict[str, openai.AsyncOpenAI] = {}
-        self._failures: dict[str, str] = {}
+        del adapters
+        super().__init__(entries, store=store)
         self._clock = clock
-        most = max(option.max_concurrency for option in self._options.values())
-        self.scheduling = Batching(slots=most)
-
-    async def load(self) -> None:
-        """Reads the keys. A model whose key is missing fails alone; the others serve."""
-        for model, options in self._options.items():
-            try:
-                self._clients[model] = make_client(options)
-            except LookupError as error:
-                self._failures[model] = str(error.args[0])
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.close()
-
-    def models(self) -> Sequence[ModelInfo]:
-        """Lists the models; READY means that a key is at hand, not that it holds."""
-        return tuple(self._info(entry) for entry in self._entries.values())
-
-    def _info(self, entry: ModelEntry) -> ModelInfo:
-        state = ModelState.READY if entry.id in self._clients else ModelState.UNLOADED
-        if entry.id in self._failures:
-            state = ModelState.FAILED
-        return ModelInfo(
-            id=entry.id,
-            capabilities=entry.capabilities,
-            engine=self.name,
-            aliases=entry.aliases,
-            state=state,
-            license=entry.license,
-            detail=self._failures.get(entry.id, ""),
-        )
 
     async def verify(self, model: str) -> None:
         """Asks the provider for its list of models, because a picture costs money.
@@ -181,20 +142,6 @@ class OpenAIPictures:
                 field="width" if job.width else "height",
             )
         return size
-
-    def options(self, model: str) -> OpenAIPictureOptions:
-        """Returns the catalogue's options of a model; `NotFound` if it has none."""
-        options = self._options.get(model)
-        if options is None:
-            raise NotFound(f"The model {model!r} does not exist.", field="model")
-        return options
-
-    def client(self, model: str) -> openai.AsyncOpenAI:
-        """Returns the client of a model's provider; `Unavailable` before `load`."""
-        client = self._clients.get(model)
-        if client is None:
-            raise Unavailable(f"The model {model!r} is not ready.", reason="MODEL_NOT_READY")
-        return client
 
     @contextmanager
     def translated(self, model: str, client: openai.AsyncOpenAI) -> Iterator[None]:

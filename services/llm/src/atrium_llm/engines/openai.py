@@ -11,12 +11,10 @@ from typing import Any, cast
 import openai
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
-from atrium_common.engine_options import read_options
-from atrium_common.errors import AtriumError, NotFound, Unavailable, Unimplemented
-from atrium_common.openai_upstream import broken, make_client
-from atrium_common.weights import WeightStore
-from atrium_common.work import Batching
+from atrium_common.domain import Capability, Usage
+from atrium_common.errors import AtriumError, Unimplemented
+from atrium_common.openai_upstream import broken
+from atrium_common.provider_engine import ProviderEngine
 from atrium_llm.domain import (
     ChatInput,
     ChatMessage,
@@ -49,62 +47,18 @@ dividing by three errs on the high side for ordinary text."""
 _MESSAGE_TOKENS = 8
 
 
-class OpenAiEngine:
+class OpenAiEngine(ProviderEngine[OpenAiOptions]):
     """Passes jobs on to providers.
 
     Until the provider has told what it counted, at the end of its stream, usage is
     our own estimate and flagged so: that is what a caller who leaves early is charged.
     """
 
-    name = "openai"
-
-    def __init__(self, entries: Sequence[ModelEntry], *, store: WeightStore | None = None) -> None:
-        """Takes the catalogue's entries; `store` is unused, for there are no weights."""
-        del store
-        self._entries = {entry.id: entry for entry in entries}
-        self._options = {entry.id: read_options(OpenAiOptions, entry) for entry in entries}
-        self._clients: dict[str, openai.AsyncOpenAI] = {}
-        self._failures: dict[str, str] = {}
-        most = max(option.max_concurrency for option in self._options.values())
-        self.scheduling = Batching(slots=most)
-
-    async def load(self) -> None:
-        """Reads the keys. A model whose key is missing fails alone; the others serve."""
-        for model, options in self._options.items():
-            try:
-                self._clients[model] = make_client(options)
-            except LookupError as error:
-                self._failures[model] = str(error.args[0])
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.close()
-
-    def models(self) -> Sequence[ModelInfo]:
-        """Lists the models; READY means that a key is at hand, not that it holds."""
-        return tuple(self._info(entry) for entry in self._entries.values())
-
-    def _info(self, entry: ModelEntry) -> ModelInfo:
-        state = ModelState.READY if entry.id in self._clients else ModelState.UNLOADED
-        if entry.id in self._failures:
-            state = ModelState.FAILED
-        return ModelInfo(
-            id=entry.id,
-            capabilities=entry.capabilities,
-            engine=self.name,
-            aliases=entry.aliases,
-            state=state,
-            license=entry.license,
-            context_length=entry.context_length or 0,
-            embedding_dimensions=entry.embedding_dimensions or 0,
-            detail=self._failures.get(entry.id, ""),
-        )
+    options_type = OpenAiOptions
 
     async def verify(self, model: str) -> None:
         """Asks the provider for one token, or for one vector."""
-        entry = self._entry(model)
+        entry = self.entry(model)
         if Capability.EMBEDDING in entry.capabilities:
             await self.embed(EmbeddingJob(model=model, inputs=[TextInput("a")]))
             return
@@ -117,7 +71,7 @@ class OpenAiEngine:
 
     async def generate(self, job: GenerationJob) -> AsyncGenerator[GenerationEvent, None]:
         """Streams the provider's answer; closing it closes the connection."""
-        entry = self._entry(job.model, Capability.CHAT, Capability.COMPLETION)
+        entry = self._able(job.model, Capability.CHAT, Capability.COMPLETION)
         reader = StreamReader()
         try:
             async with await self._open(job) as stream:
@@ -140,8 +94,8 @@ class OpenAiEngine:
         yield self._event(entry, job, reader)
 
     async def _open(self, job: GenerationJob) -> "openai.AsyncStream[Any]":
-        options = self._options[job.model]
-        client = self._client(job.model)
+        options = self.options(job.model)
+        client = self.client(job.model)
         common: dict[str, Any] = {"model": options.model or job.model, "stream": True}
         if options.reports_usage:
             common["stream_options"] = {"include_usage": True}
@@ -184,11 +138,11 @@ class OpenAiEngine:
 
     async def embed(self, job: EmbeddingJob) -> EmbeddingResult:
         """Embeds at the provider; vectors are made unit length."""
-        entry = self._entry(job.model, Capability.EMBEDDING)
-        name = self._options[job.model].model or job.model
+        entry = self._able(job.model, Capability.EMBEDDING)
+        name = self.options(job.model).model or job.model
         arguments = cast(Any, embedding_arguments(job))
         try:
-            reply = await self._client(job.model).embeddings.create(model=name, **arguments)
+            reply = await self.client(job.model).embeddings.create(model=name, **arguments)
             vectors = [_unit(item.embedding) for item in sorted(reply.data, key=lambda i: i.index)]
         except openai.OpenAIError as error:
             raise self._ours(error, job.model) from error
@@ -208,30 +162,22 @@ class OpenAiEngine:
 
     async def rerank(self, job: RerankJob) -> RerankResult:
         """Raises: OpenAI's API has no ranking."""
-        self._entry(job.model)
+        self.entry(job.model)
         raise Unimplemented("An OpenAI-compatible provider offers no ranking.")
 
     async def count_tokens(self, model: str, prompt: PromptInput) -> int:
         """Raises: OpenAI's API counts no tokens, and an estimate is no count."""
-        self._entry(model)
+        self.entry(model)
         raise Unimplemented("An OpenAI-compatible provider does not count tokens.")
 
-    def _entry(self, model: str, *capabilities: Capability) -> ModelEntry:
-        entry = self._entries.get(model)
-        if entry is None:
-            raise NotFound(f"The model {model!r} does not exist.", field="model")
-        if capabilities and not set(capabilities) & set(entry.capabilities):
+    def _able(self, model: str, *capabilities: Capability) -> ModelEntry:
+        entry = self.entry(model)
+        if not set(capabilities) & set(entry.capabilities):
             raise Unimplemented(f"The model {model!r} does not offer {capabilities[0]}.")
         return entry
 
     def _ours(self, error: openai.OpenAIError, model: str) -> AtriumError:
-        return from_openai_error(error, model=model, secret=self._client(model).api_key)
-
-    def _client(self, model: str) -> openai.AsyncOpenAI:
-        client = self._clients.get(model)
-        if client is None:
-            raise Unavailable(f"The model {model!r} is not ready.")
-        return client
+        return from_openai_error(error, model=model, secret=self.client(model).api_key)
 
 
 def estimated_tokens(prompt: PromptInput) -> int:

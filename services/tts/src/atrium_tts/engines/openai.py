@@ -9,13 +9,9 @@ from collections.abc import AsyncGenerator, Sequence
 import httpx2
 import openai
 
-from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_options import read_options
-from atrium_common.errors import InvalidArgument, NotFound, Unavailable
-from atrium_common.openai_upstream import broken, from_openai_error, make_client, silent
-from atrium_common.weights import WeightStore
-from atrium_common.work import Batching
+from atrium_common.errors import InvalidArgument
+from atrium_common.openai_upstream import broken, from_openai_error, silent
+from atrium_common.provider_engine import ProviderEngine
 from atrium_tts.domain import SpeakRequest, Voice
 from atrium_tts.engines.base import Samples
 from atrium_tts.engines.openai_options import OpenAISpeechOptions, VoiceOptions
@@ -31,61 +27,16 @@ _FIELDS = {
 """The provider's names of what a caller of ours gave, and ours."""
 
 
-class OpenAIEngine:
+class OpenAIEngine(ProviderEngine[OpenAISpeechOptions]):
     """Passes texts on to providers and their audio back, as it arrives."""
 
-    name = "openai"
+    options_type = OpenAISpeechOptions
     sentencewise = False
-
-    def __init__(self, entries: Sequence[ModelEntry], *, store: WeightStore | None = None) -> None:
-        """Takes the catalogue's entries; `store` is unused, for there are no weights.
-
-        Raises:
-            CatalogueError: An option of a model does not hold.
-        """
-        del store
-        self._entries = {entry.id: entry for entry in entries}
-        self._options = {entry.id: read_options(OpenAISpeechOptions, entry) for entry in entries}
-        self._clients: dict[str, openai.AsyncOpenAI] = {}
-        self._failures: dict[str, str] = {}
-        most = max(option.max_concurrency for option in self._options.values())
-        self.scheduling = Batching(slots=most)
-
-    async def load(self) -> None:
-        """Reads the keys. A model whose key is missing fails alone; the others serve."""
-        for model, options in self._options.items():
-            try:
-                self._clients[model] = make_client(options)
-            except LookupError as error:
-                self._failures[model] = str(error.args[0])
-
-    async def close(self) -> None:
-        """Closes the connections."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.close()
-
-    def models(self) -> Sequence[ModelInfo]:
-        """Lists the models; READY means that a key is at hand, not that it holds."""
-        return tuple(self._info(entry) for entry in self._entries.values())
-
-    def _info(self, entry: ModelEntry) -> ModelInfo:
-        state = ModelState.READY if entry.id in self._clients else ModelState.UNLOADED
-        if entry.id in self._failures:
-            state = ModelState.FAILED
-        return ModelInfo(
-            id=entry.id,
-            capabilities=entry.capabilities,
-            engine=self.name,
-            aliases=entry.aliases,
-            state=state,
-            license=entry.license,
-            detail=self._failures.get(entry.id, ""),
-        )
 
     async def verify(self, model: str) -> None:
         """Asks the provider for one word."""
-        voice = _voice(self._of(model).voices[0], model, self._of(model))
+        options = self.options(model)
+        voice = _voice(options.voices[0], model, options)
         request = SpeakRequest(model=model, voice=voice, text="Yes.", language=voice.languages[0])
         async for _ in self.speak(request):
             pass
@@ -100,20 +51,20 @@ class OpenAIEngine:
 
     def languages(self, model: str) -> Sequence[str]:
         """BCP 47 tags that the model speaks; the provider hears which from the text."""
-        return self._of(model).languages
+        return self.options(model).languages
 
     def sample_rate(self, model: str) -> int:
         """Samples per second; 24000 at OpenAI."""
-        return self._of(model).sample_rate
+        return self.options(model).sample_rate
 
     def speeds(self, model: str) -> tuple[float, float]:
         """Slowest and fastest that the provider speaks."""
-        options = self._of(model)
+        options = self.options(model)
         return options.min_speed, options.max_speed
 
     def check(self, request: SpeakRequest) -> None:
         """Refuses what OpenAI's API has no word for, and what the model does not follow."""
-        options = self._of(request.model)
+        options = self.options(request.model)
         for field in ("seed", "temperature"):
             if getattr(request, field) is not None:
                 raise _unsupported(request.model, field)
@@ -130,11 +81,11 @@ class OpenAIEngine:
         """Streams the provider's audio; closing it closes the connection."""
         self.check(request)
         model = request.model
-        client = self._client(model)
+        client = self.client(model)
         reader = PcmReader()
         try:
             async with client.audio.speech.with_streaming_response.create(
-                model=self._of(model).model or model,
+                model=self.options(model).model or model,
                 input=request.text,
                 voice=request.voice.id,
                 response_format="pcm",
@@ -158,18 +109,6 @@ class OpenAIEngine:
             raise broken(model) from error
         if not reader.complete:
             raise broken(model)
-
-    def _of(self, model: str) -> OpenAISpeechOptions:
-        options = self._options.get(model)
-        if options is None:
-            raise NotFound(f"The model {model!r} does not exist.", field="model")
-        return options
-
-    def _client(self, model: str) -> openai.AsyncOpenAI:
-        client = self._clients.get(model)
-        if client is None:
-            raise Unavailable(f"The model {model!r} is not ready.")
-        return client
 
 
 def _voice(voice: VoiceOptions, model: str, options: OpenAISpeechOptions) -> Voice:
