@@ -12,18 +12,9 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-BEGIN, END = "<|startoftext|>", "<|endoftext|>"
-_WORD_END = "</w>"
+from atrium_diffusion.testing.clip_tokenizer import END, START, WORD_END, byte_tokens
+
 _WORD = re.compile("[a-z]+")
-_PRINTED = (range(33, 127), range(161, 173), range(174, 256))
-"""Bytes that stand for themselves in a vocabulary; the others take places above 255."""
-
-
-def byte_alphabet() -> list[str]:
-    """One printable character for each of the 256 bytes, as GPT-2 and CLIP map them."""
-    printed = [byte for each in _PRINTED for byte in each]
-    others = len(set(range(256)) - set(printed))
-    return [chr(byte) for byte in printed] + [chr(256 + place) for place in range(others)]
 
 
 def learn_merges(corpus: Iterable[str]) -> list[tuple[str, str]]:
@@ -32,7 +23,7 @@ def learn_merges(corpus: Iterable[str]) -> list[tuple[str, str]]:
     The same corpus gives the same merges: a resumed training relies on it.
     """
     counts = Counter(word for text in corpus for word in _WORD.findall(text.lower()))
-    words = {word: [*word[:-1], word[-1] + _WORD_END] for word in counts}
+    words = {word: [*word[:-1], word[-1] + WORD_END] for word in counts}
     merges: list[tuple[str, str]] = []
     while True:
         tally: Counter[tuple[str, str]] = Counter()
@@ -63,12 +54,8 @@ def make_tokenizer(corpus: Iterable[str], *, window: int) -> CLIPTokenizer:
         window: Tokens that the text encoders take, first and last mark included.
     """
     merges = learn_merges(corpus)
-    letters = byte_alphabet()
-    pieces = [*letters, *(letter + _WORD_END for letter in letters)]
-    pieces += [left + right for left, right in merges]
-    vocabulary = {
-        piece: number for number, piece in enumerate(dict.fromkeys([*pieces, BEGIN, END]))
-    }
+    pieces = [*byte_tokens(), *(left + right for left, right in merges), START, END]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
         lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]

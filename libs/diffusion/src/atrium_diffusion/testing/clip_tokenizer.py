@@ -1,6 +1,6 @@
 """CLIP's tokenizer with a small vocabulary: the same files, layout and order of tokens.
 
-`tiny_sdxl.py` writes it, and whoever trains a small SDXL can use it too.
+`tiny_sdxl.py` writes it; the starter model's trainer takes its marks and characters.
 """
 
 import json
@@ -8,20 +8,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _WORDS = ("a", "red", "green", "blue", "yellow", "circle", "square", "star", "two", "three", "of")
-_START, _END = "<|startoftext|>", "<|endoftext|>"
+START, END = "<|startoftext|>", "<|endoftext|>"
+"""Tokens that mark the first and the last place of a text."""
+WORD_END = "</w>"
+"""Ends the last piece of a word."""
 
 
-def _characters() -> Iterator[str]:
-    """CLIP's printable stand-ins for the 256 bytes: printable ones first, then the others."""
+def byte_tokens() -> list[str]:
+    """The first 512 tokens of every vocabulary: each byte within a word, then at its end.
+
+    A byte is written as one character, as GPT-2 and CLIP do: the printable ones stand for
+    themselves and come first, the others take the code points from 256 on.
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    yield from map(chr, printable)
-    yield from map(chr, range(0x100, 0x100 + 256 - len(printable)))
+    others = range(0x100, 0x100 + 256 - len(printable))
+    characters = [chr(code) for code in (*printable, *others)]
+    return [*characters, *(character + WORD_END for character in characters)]
 
 
 def _merges() -> Iterator[tuple[str, str]]:
-    """What joins the characters of a word, from left to right; `</w>` ends it."""
+    """What joins the characters of a word, from left to right."""
     for word in _WORDS:
-        pieces = [*word[:-1], f"{word[-1]}</w>"]
+        pieces = [*word[:-1], word[-1] + WORD_END]
         joined = pieces[0]
         for piece in pieces[1:]:
             yield joined, piece
@@ -34,11 +42,10 @@ MERGES = tuple(dict.fromkeys(_merges()))
 TOKENS = tuple(
     dict.fromkeys(
         [
-            *_characters(),
-            *(f"{character}</w>" for character in _characters()),
+            *byte_tokens(),
             *(left + right for left, right in MERGES),
-            _START,
-            _END,
+            START,
+            END,
         ]
     )
 )
@@ -63,7 +70,7 @@ def write_tokenizer(folder: Path, *, pad_token: str) -> None:
             "single_word": False,
         }
 
-    named = {"bos_token": special(_START), "eos_token": special(_END), "unk_token": special(_END)}
+    named = {"bos_token": special(START), "eos_token": special(END), "unk_token": special(END)}
     config = {
         "add_prefix_space": False,
         **{name: {"__type": "AddedToken", **token} for name, token in named.items()},
