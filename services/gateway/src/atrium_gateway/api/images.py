@@ -14,6 +14,7 @@ from atrium_gateway.api.exchange import JSON, Exchange
 from atrium_gateway.api.images_answer import Shown, reply, stream
 from atrium_gateway.api.images_schema import ImageEditForm, ImageEditJson, ImageRequest
 from atrium_gateway.api.picture_bounds import known_sizes, steps_taken
+from atrium_gateway.api.picture_schema import MAX_PREVIEW_INTERVAL, MAX_STEPS
 from atrium_gateway.api.picture_uploads import Sources, data_url, decoded_sources, picture_form
 from atrium_gateway.api.pictures import denoising_of, drawing_job, edit_job, resolve
 from atrium_gateway.api.uploads import media_type
@@ -23,8 +24,7 @@ from atrium_gateway.upstreams.pictures import Drawing, Edit, Output, Previews, S
 
 DrawingT = TypeVar("DrawingT", bound=Drawing)
 
-MAX_STEPS = 150
-QUALITY_STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5, "xhigh": 2.0, "max": 3.0}
+_QUALITY_STEPS = {"low": 0.5, "high": 1.5, "hd": 1.5, "xhigh": 2.0, "max": 3.0}
 """Steps by quality, times the model's default; the other names take the default."""
 _NAMES = {
     "width": "size",
@@ -43,7 +43,7 @@ async def create_image(exchange: Exchange) -> None:
     entry = resolve(exchange, request.model, Capability.TEXT_TO_IMAGE)
     drawing = _with_previews(_drawing(request, entry), request, entry)
     job = drawing_job(exchange, drawing, entry)
-    await _answer(exchange, principal, job, request, events="image_generation")
+    await _answer(exchange, principal, job, request, kind="image_generation")
 
 
 async def edit_image(exchange: Exchange) -> None:
@@ -63,7 +63,7 @@ async def edit_image(exchange: Exchange) -> None:
             resize_mode=request.resize_mode or ("crop" if drawing.width else "fit"),
         )
         job = edit_job(exchange, _with_previews(edit, request, entry), sources, entry)
-        await _answer(exchange, principal, job, request, events="image_edit")
+        await _answer(exchange, principal, job, request, kind="image_edit")
 
 
 async def _answer(
@@ -72,13 +72,13 @@ async def _answer(
     job: Job[Step],
     request: ImageRequest,
     *,
-    events: str,
+    kind: str,
 ) -> None:
     shown = Shown.of(request, created=int(exchange.gateway.now().timestamp()))
     try:
         async with exchange.until_disconnect():
             if request.stream:
-                await stream(exchange, principal, job, shown, kind=events)
+                await stream(exchange, principal, job, shown, kind=kind)
             else:
                 await reply(exchange, principal, job, shown)
     except AtriumError as err:
@@ -124,7 +124,7 @@ def _drawing(request: ImageRequest, entry: ModelEntry) -> Drawing:
 
 
 def _steps(request: ImageRequest, entry: ModelEntry) -> int | None:
-    factor = QUALITY_STEPS.get(request.quality or "")
+    factor = _QUALITY_STEPS.get(request.quality or "")
     if request.steps is not None or factor is None:
         return request.steps
     usual = known_sizes(entry).default_steps
@@ -136,9 +136,9 @@ def _steps(request: ImageRequest, entry: ModelEntry) -> int | None:
 
 
 def _output(request: ImageRequest) -> Output:
-    shape = request.output_format or "png"
+    file_format = request.output_format or "png"
     quality = request.output_compression
-    if shape == "png" and quality is not None:
+    if file_format == "png" and quality is not None:
         if quality != 100:
             raise InvalidArgument(
                 "PNG is lossless: 'output_compression' is for jpeg and webp.",
@@ -146,7 +146,7 @@ def _output(request: ImageRequest) -> Output:
             )
         quality = None
     return Output(
-        format=shape,
+        format=file_format,
         quality=None if quality is None else max(1, quality),
         embed_record=request.embed_record,
     )
@@ -158,5 +158,6 @@ def _with_previews(drawing: DrawingT, request: ImageRequest, entry: ModelEntry) 
     if not wanted:
         return drawing
     steps = steps_taken(drawing, known_sizes(entry))
-    previews = Previews(interval=max(1, min(50, steps // (wanted + 1))))
+    interval = min(MAX_PREVIEW_INTERVAL, steps // (wanted + 1))
+    previews = Previews(interval=max(1, interval))
     return msgspec.structs.replace(drawing, previews=previews)

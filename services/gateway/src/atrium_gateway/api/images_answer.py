@@ -116,7 +116,7 @@ def _document(pictures: list[Picture], shown: Shown, usage: Usage) -> JsonBody:
         "output_format": shown.format,
         "quality": shown.quality,
         **({"size": size} if size else {}),
-        "usage": usage_of(usage),
+        "usage": _usage(usage),
         "withheld": [
             WithheldImage(index=picture.start.index, reason=picture.start.withheld)
             for picture in pictures
@@ -173,7 +173,7 @@ class _Events:
             quality=self.shown.quality,
             size=f"{start.record.width}x{start.record.height}",
             index=start.index,
-            usage=usage_of(_since(self._told, usage)),
+            usage=_usage(_since(self._told, usage)),
             record=start.record,
         )
         self._told = usage
@@ -199,7 +199,7 @@ def _size(picture: Picture) -> tuple[int, int]:
     return record.width, record.height
 
 
-def usage_of(usage: Usage) -> ImageUsage:
+def _usage(usage: Usage) -> ImageUsage:
     """What was consumed, in OpenAI's shape: text is read, pictures are made."""
     return ImageUsage(
         input_tokens=usage.input_tokens,

@@ -62,10 +62,10 @@ class Wanted:
         query = convert(dict(exchange.query_params), StreamQuery)
         events = query.stream or bool(request.stream)
         named = None if events else _image_type(exchange)
-        shape = named or request.format or "png"
-        if request.format not in (None, shape):
+        file_format = named or request.format or "png"
+        if request.format not in (None, file_format):
             raise InvalidArgument(
-                f"'Accept' asks for {shape}, 'format' for {request.format}.", field="format"
+                f"'Accept' asks for {file_format}, 'format' for {request.format}.", field="format"
             )
         if named and (request.n or 1) * uploads != 1:
             raise InvalidArgument(
@@ -76,7 +76,9 @@ class Wanted:
         return cls(
             events=events,
             file=named is not None,
-            output=Output(format=shape, quality=request.quality, embed_record=request.embed_record),
+            output=Output(
+                format=file_format, quality=request.quality, embed_record=request.embed_record
+            ),
             previews=Previews(interval=request.preview_interval, max_side=request.preview_max_side),
         )
 
@@ -112,8 +114,8 @@ async def _reply(exchange: Exchange, principal: Principal, job: Job[Step], *, fi
     body.text(_ENCODER.encode(head)[:-1] + b',"pictures":[')
     for number, picture in enumerate(pictures):
         body.text(b"," if number else b"")
-        put_picture(body, picture)
-    body.text(b'],"usage":' + _ENCODER.encode(usage_of(run.usage)) + b"}")
+        _put_picture(body, picture)
+    body.text(b'],"usage":' + _ENCODER.encode(_usage(run.usage)) + b"}")
     pictures.clear()  # the body lets them go as they leave
     await exchange.reply_in_pieces(body.pieces(), size=body.size, headers=headers)
 
@@ -151,20 +153,20 @@ async def _stream(exchange: Exchange, principal: Principal, job: Job[Step]) -> N
                     await events.send(_ENCODER.encode(view), event="preview")
                 elif picture:
                     body = JsonBody()
-                    put_picture(body, picture)
+                    _put_picture(body, picture)
                     await events.send_pieces(body.pieces(), event="picture")
         gallery.check()
         done = PicturesDone(
             id=run.reservation.id,
             pictures=gallery.finished - gallery.withheld,
             withheld=gallery.withheld,
-            usage=usage_of(run.usage),
+            usage=_usage(run.usage),
         )
         await events.send(_ENCODER.encode(done), event="done")
         await events.close()
 
 
-def put_picture(body: JsonBody, picture: Picture) -> None:
+def _put_picture(body: JsonBody, picture: Picture) -> None:
     """Appends a `PictureObject`, with its file unless it is withheld."""
     start = picture.start
     encoded = _ENCODER.encode(
@@ -184,7 +186,7 @@ def put_picture(body: JsonBody, picture: Picture) -> None:
         body.with_file("image", picture.data, encoded)
 
 
-def usage_of(usage: Usage) -> PictureUsage:
+def _usage(usage: Usage) -> PictureUsage:
     """What a request consumed, for an answer."""
     return PictureUsage(
         model=usage.model,

@@ -17,7 +17,7 @@ MAX_PIXELS = 4 << 20
 DEFAULT_STEPS = 30
 DEFAULT_STRENGTH = 0.6
 """Of edits; as `atrium.img2img.v1.EditConfig` says."""
-_PIXELS_PER_COUNT = 1000
+_PIXELS_PER_MILLIMEGAPIXEL = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,6 @@ def _bound(drawing: Drawing, count: int, pixels: int, steps: int, known: KnownSi
     return Usage(
         model=drawing.model,
         images=count,
-        millimegapixel_steps=-(-pixel_steps // _PIXELS_PER_COUNT),
+        millimegapixel_steps=-(-pixel_steps // _PIXELS_PER_MILLIMEGAPIXEL),
         estimated=True,
     )

@@ -9,6 +9,9 @@ from atrium_gateway.upstreams.pictures import Record
 
 MAX_PICTURES = 16
 """Of a request, results and uploads alike."""
+MAX_STEPS = 150
+MAX_PREVIEW_INTERVAL = 50
+"""Steps from one preview to the next."""
 _INT32 = 2**31 - 1
 
 PromptText = Annotated[str, Meta(min_length=1, max_length=4000)]
@@ -17,7 +20,7 @@ PictureCount = Annotated[int, Meta(ge=1, le=MAX_PICTURES)]
 Side = Annotated[int, Meta(ge=1, le=_INT32)]
 """Pixels; which ones a model takes, its service says."""
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Steps = Annotated[int, Meta(ge=1, le=150)]
+Steps = Annotated[int, Meta(ge=1, le=MAX_STEPS)]
 Guidance = Annotated[float, Meta(ge=0, le=30)]
 Strength = Annotated[float, Meta(ge=0, le=1)]
 Quality = Annotated[int, Meta(ge=1, le=100)]
@@ -77,7 +80,7 @@ class TextToImageRequest(PictureOptions, kw_only=True):
     height: Side | None = None
     format: Format | None = None
     quality: Quality | None = None
-    preview_interval: Annotated[int, Meta(ge=0, le=50)] = 0
+    preview_interval: Annotated[int, Meta(ge=0, le=MAX_PREVIEW_INTERVAL)] = 0
     preview_max_side: Annotated[int, Meta(ge=32, le=512)] | None = None
 
 

@@ -33,7 +33,8 @@ async def picture_form(exchange: Exchange) -> AsyncIterator[tuple[Sources, dict[
 
     Raises:
         HTTPException: 415 for another content type, 400 for a broken form.
-        InvalidArgument: No picture, an empty one, or what should be given once is not.
+        InvalidArgument: No picture or too many, a second mask, or an unknown file.
+        MediaError: A file is empty.
         TooLarge: A file is over its limit.
     """
     if media_type(exchange) != "multipart/form-data":
@@ -46,25 +47,26 @@ async def picture_form(exchange: Exchange) -> AsyncIterator[tuple[Sources, dict[
         masks: list[UploadFile] = []
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                _file(name, value, images=images, masks=masks)
+                _put_file(name, value, images=images, masks=masks)
             elif name.removesuffix("[]") in ("image", "mask"):
                 raise InvalidArgument(f"'{name}' is no file.", field=name)
             else:
                 put_field(fields, name, value)
         sources = Sources([file.file for file in images], masks[0].file if masks else None)
         sizes = [file.size or 0 for file in images]
-        check_sizes(exchange, sizes, masks[0].size or 0 if masks else None)
+        _check_files(exchange, sizes, masks[0].size or 0 if masks else None)
         yield sources, fields
 
 
 def decoded_sources(exchange: Exchange, images: Sequence[bytes], mask: bytes | None) -> Sources:
-    """Gives pictures that came in base64.
+    """Gives pictures that came in base64, decoded.
 
     Raises:
-        InvalidArgument: One is empty.
+        InvalidArgument: There is none, or too many.
+        MediaError: One is empty.
         TooLarge: One is over its limit.
     """
-    check_sizes(exchange, [len(image) for image in images], None if mask is None else len(mask))
+    _check_files(exchange, [len(image) for image in images], None if mask is None else len(mask))
     return Sources([io.BytesIO(image) for image in images], io.BytesIO(mask) if mask else None)
 
 
@@ -72,7 +74,7 @@ def data_url(url: str, *, field: str) -> bytes:
     """Decodes a data URL in base64.
 
     Raises:
-        MediaError: It is not.
+        MediaError: What it holds is no base64.
     """
     try:
         return b64decode(url.partition(",")[2], validate=True)
@@ -80,11 +82,27 @@ def data_url(url: str, *, field: str) -> bytes:
         raise MediaError("The picture's base64 is broken.", field=field) from err
 
 
-def check_sizes(exchange: Exchange, images: Sequence[int], mask: int | None) -> None:
-    """Checks the files' bytes, before anything else is done with them.
+def _put_file(
+    name: str, value: UploadFile, *, images: list[UploadFile], masks: list[UploadFile]
+) -> None:
+    plain = name.removesuffix("[]")
+    if plain == "image":
+        images.append(value)
+    elif plain != "mask":
+        raise InvalidArgument(
+            f"Unknown parameter: '{name}'.", reason="UNKNOWN_PARAMETER", field=name
+        )
+    elif masks:
+        raise InvalidArgument("'mask' is given twice.", field="mask")
+    else:
+        masks.append(value)
+
+
+def _check_files(exchange: Exchange, images: Sequence[int], mask: int | None) -> None:
+    """Checks how many files there are and their sizes in bytes, before they are read.
 
     Raises:
-        InvalidArgument: There is no picture.
+        InvalidArgument: There is no picture, or too many.
         MediaError: A file is empty.
         TooLarge: A file is over its limit.
     """
@@ -103,19 +121,3 @@ def check_sizes(exchange: Exchange, images: Sequence[int], mask: int | None) -> 
             raise MediaError(f"The file of '{name}' is empty.", field=name)
         if size > limit:
             raise TooLarge(f"A picture has {size} bytes, at most {limit} are taken.", field=name)
-
-
-def _file(
-    name: str, value: UploadFile, *, images: list[UploadFile], masks: list[UploadFile]
-) -> None:
-    plain = name.removesuffix("[]")
-    if plain == "image":
-        images.append(value)
-    elif plain != "mask":
-        raise InvalidArgument(
-            f"Unknown parameter: '{name}'.", reason="UNKNOWN_PARAMETER", field=name
-        )
-    elif masks:
-        raise InvalidArgument("'mask' is given twice.", field="mask")
-    else:
-        masks.append(value)

@@ -126,8 +126,8 @@ class Gallery:
             raise Unavailable("The service's answer is out of order.")
         return None
 
-    def check(self) -> Begun:
-        """Says what was drawn, after the last message.
+    def check(self) -> None:
+        """Sees, after the last message, that all pictures came and one may be sent.
 
         Raises:
             Unavailable: The service ended before all pictures were there.
@@ -140,7 +140,6 @@ class Gallery:
                 "What was drawn is withheld: this installation's safety check refused it.",
                 reason="CONTENT_POLICY_VIOLATION",
             )
-        return self.begun
 
     def _close(self, picture: Picture, end: End) -> Picture:
         if not len(picture.data) == end.size == picture.start.size:

@@ -36,7 +36,7 @@ StepMessage = text2image_pb2.GenerateImageResponse | img2img_pb2.EditImageRespon
 
 
 def denoising_to_proto(denoising: Denoising) -> image_pb2.DenoisingParams:
-    """Gives the message."""
+    """Writes how pictures are denoised; what is ``None`` or empty stays unset."""
     return image_pb2.DenoisingParams(
         steps=denoising.steps,
         guidance_scale=denoising.guidance_scale,
@@ -48,7 +48,7 @@ def denoising_to_proto(denoising: Denoising) -> image_pb2.DenoisingParams:
 
 
 def output_to_proto(output: Output) -> image_pb2.ImageOutput:
-    """Gives the message."""
+    """Writes how pictures are encoded."""
     return image_pb2.ImageOutput(
         format=_FORMATS[output.format],
         quality=output.quality,
@@ -57,12 +57,12 @@ def output_to_proto(output: Output) -> image_pb2.ImageOutput:
 
 
 def previews_to_proto(previews: Previews) -> image_pb2.PreviewOptions:
-    """Gives the message."""
+    """Writes which early views are sent."""
     return image_pb2.PreviewOptions(interval=previews.interval, max_side=previews.max_side)
 
 
 def step(message: StepMessage) -> Step:
-    """Gives the step that a message brings; each service's own ``info`` is its client's."""
+    """Reads what a message brings, but for ``info``, which differs: its client reads that."""
     match message.WhichOneof("step"):
         case "progress":
             taken = message.progress
@@ -80,7 +80,7 @@ def step(message: StepMessage) -> Step:
 
 
 def limits(message: image_pb2.ImageModelLimits) -> Limits:
-    """Gives what a model takes."""
+    """Reads what a model takes."""
     return Limits(
         model=message.model,
         native_width=message.native_width,
