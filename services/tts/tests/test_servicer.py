@@ -72,7 +72,9 @@ async def test_info_first_then_sentences_then_the_end_each_with_the_usage_so_far
         at = round(mark.start.ToTimedelta().total_seconds() * RATE)
         assert abs(samples[at]) < 0.01
     usages = [answer.usage for answer in answers]
-    assert usages[0].characters == marks[0].end_character - marks[0].start_character + 1
+    # Whole sentences that were begun: the first, and others where the engine is ahead already.
+    begun = [*(mark.start_character for mark in marks[1:]), len(TEXT)]
+    assert usages[0].characters in begun
     assert usages[-1].characters == len(TEXT)
     assert usages[-1].output_audio.ToTimedelta().total_seconds() == pytest.approx(
         len(samples) / RATE, abs=1e-4
