@@ -9,7 +9,7 @@ import pytest
 
 from atrium_common.errors import Unavailable
 
-ROUNDS = 100
+ROUNDS = 300
 AT_ONCE = 20
 PIXELS = 64 * 64
 STEP = b"event: progress"
