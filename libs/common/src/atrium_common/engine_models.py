@@ -1,12 +1,12 @@
-"""What every engine does with the entries of its models: finds one, and reports it."""
+"""What every engine does with the entries of its models: finds one, loads all, and reports them."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import TypeVar
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.errors import NotFound
+from atrium_common.errors import AtriumError, NotFound
 
 KnownT = TypeVar("KnownT")
 
@@ -23,6 +23,26 @@ def find_model(models: Mapping[str, KnownT], model: str) -> KnownT:
             f"The model {model!r} does not exist.", reason="MODEL_NOT_FOUND", field="model"
         )
     return known
+
+
+async def load_each(models: Collection[str], load: Callable[[str], Awaitable[None]]) -> None:
+    """Loads models one after the other; one that fails does not keep the others from serving.
+
+    Args:
+        models: Catalogue ids.
+        load: Loads one of them, and notes why where it can't.
+
+    Raises:
+        AtriumError: None could be loaded; the first one's error.
+    """
+    errors: list[AtriumError] = []
+    for model in models:
+        try:
+            await load(model)
+        except AtriumError as err:
+            errors.append(err)
+    if errors and len(errors) == len(models):
+        raise errors[0]
 
 
 def model_info(

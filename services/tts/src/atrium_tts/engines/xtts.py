@@ -14,7 +14,7 @@ import torch
 
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_models import find_model, model_info
+from atrium_common.engine_models import find_model, load_each, model_info
 from atrium_common.errors import AtriumError, Conflict, InvalidArgument, NotFound, Unavailable
 from atrium_common.weights import WeightStore
 from atrium_common.work import CancelToken, DeviceThread, Serial
@@ -81,14 +81,7 @@ class XttsEngine:
         Raises:
             AtriumError: No model could be loaded; the first one's error.
         """
-        errors: list[AtriumError] = []
-        for model in self._models:
-            try:
-                await self.load_model(model)
-            except AtriumError as err:
-                errors.append(err)
-        if errors and len(errors) == len(self._models):
-            raise errors[0]
+        await load_each(self._models, self.load_model)
 
     async def load_model(self, model: str) -> None:
         """Loads and verifies one model; does nothing if it is ready.
