@@ -226,21 +226,35 @@ class Catalogue(Part):
         adapters = [adapter for adapter in self.adapters if ids & set(adapter.models)]
         return [entry for entry in (*models, *adapters) if entry.sources]
 
-    def with_capability(self, capability: Capability) -> Sequence[ModelEntry]:
-        """Returns the models that have the capability, the default first."""
-        return [entry for entry in self.models if capability in entry.capabilities]
+    def with_capability(
+        self, capability: Capability, *, service: ServiceName | None = None
+    ) -> Sequence[ModelEntry]:
+        """Returns the models that have the capability, the default first.
 
-    def resolve(self, name: str, capability: Capability) -> ModelEntry:
+        Args:
+            capability: What they can do.
+            service: Only those that it runs: a chat model of llm may see pictures, too.
+        """
+        return [
+            entry
+            for entry in self.models
+            if capability in entry.capabilities and service in (None, entry.service)
+        ]
+
+    def resolve(
+        self, name: str, capability: Capability, *, service: ServiceName | None = None
+    ) -> ModelEntry:
         """Finds the model that a request means.
 
         Args:
             name: Id, alias, or ``""`` for the capability's default.
             capability: What the request asks for.
+            service: Only among the models that it runs.
 
         Raises:
             NotFound: No such model, or it lacks the capability; `field` is ``"model"``.
         """
-        able = self.with_capability(capability)
+        able = self.with_capability(capability, service=service)
         if not name and able:
             return able[0]
         for entry in able:

@@ -18,6 +18,7 @@ class Capability(StrEnum):
     TEXT_TO_IMAGE = "text-to-image"
     IMAGE_TO_IMAGE = "image-to-image"
     IMAGE_TO_TEXT = "image-to-text"
+    OCR = "ocr"
 
 
 class ModelState(StrEnum):

@@ -249,6 +249,7 @@ class SettleRequest(message.Message):
     RESERVATION_ID_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
+    USAGE_BY_MODEL_FIELD_NUMBER: builtins.int
     reservation_id: builtins.str
     """The reservation. Required."""
     outcome: Outcome.ValueType
@@ -257,16 +258,24 @@ class SettleRequest(message.Message):
     def usage(self) -> usage_pb2.Usage:
         """What was consumed, in total. Required."""
 
+    @builtins.property
+    def usage_by_model(self) -> containers.RepeatedCompositeFieldContainer[usage_pb2.Usage]:
+        """The same consumption by model, where several models did the work: each is charged
+        at its own price and gets its own ledger record. Their sum is usage. Empty where
+        one model did it all.
+        """
+
     def __init__(
         self,
         *,
         reservation_id: builtins.str = ...,
         usage: usage_pb2.Usage | None = ...,
         outcome: Outcome.ValueType = ...,
+        usage_by_model: abc.Iterable[usage_pb2.Usage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["outcome", b"outcome", "reservation_id", b"reservation_id", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["outcome", b"outcome", "reservation_id", b"reservation_id", "usage", b"usage", "usage_by_model", b"usage_by_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,8 +92,8 @@ class Model(message.Message):
     @builtins.property
     def capabilities(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Capability: "chat", "completion", "embedding", "rerank", "transcription",
-        "speech", "text-to-image", "image-to-image" or "image-to-text". A model may
-        have several.
+        "speech", "text-to-image", "image-to-image", "image-to-text" or "ocr". A model
+        may have several.
         """
 
     @builtins.property

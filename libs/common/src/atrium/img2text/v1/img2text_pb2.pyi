@@ -977,23 +977,59 @@ class ListModelsRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ReadingModel(message.Message):
+    """What a model that reads text offers."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: builtins.int
+    LANGUAGES_FIELD_NUMBER: builtins.int
+    MAX_PAGES_FIELD_NUMBER: builtins.int
+    model: builtins.str
+    """Catalogue id."""
+    max_pages: builtins.int
+    """Most pages that one request may read."""
+    @builtins.property
+    def languages(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Languages that are installed, ISO 639-3, sorted."""
+
+    def __init__(
+        self,
+        *,
+        model: builtins.str = ...,
+        languages: abc.Iterable[builtins.str] | None = ...,
+        max_pages: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["languages", b"languages", "max_pages", b"max_pages", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListModelsResponse(message.Message):
     """The models."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: builtins.int
+    READERS_FIELD_NUMBER: builtins.int
     @builtins.property
     def models(self) -> containers.RepeatedCompositeFieldContainer[model_pb2.Model]:
         """In catalogue order."""
+
+    @builtins.property
+    def readers(self) -> containers.RepeatedCompositeFieldContainer[ReadingModel]:
+        """Those that read text, in the same order."""
 
     def __init__(
         self,
         *,
         models: abc.Iterable[model_pb2.Model] | None = ...,
+        readers: abc.Iterable[ReadingModel] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["models", b"models", "readers", b"readers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

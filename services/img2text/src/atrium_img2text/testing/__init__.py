@@ -1,0 +1,1 @@
+"""Parts that the tests of this service and of the suite share."""
