@@ -17,6 +17,7 @@ _COLOURS = {
     "tts": "blue",
     "text2image": "yellow",
     "img2img": "bright_red",
+    "img2text": "bright_green",
     "atrium": "bold",
 }
 _WIDTH = 10
@@ -51,6 +52,10 @@ An edit, of that or any other picture:
   curl ADDRESS/api/image-to-image -H AUTHORIZATION \\
     -H 'Accept: image/png' -o edited.png \\
     -F image=@picture.png -F 'prompt=three red stars' -F strength=0.5
+""",
+    "img2text": """\
+What that picture shows (task=ocr reads text, task=all does both):
+  curl ADDRESS/api/image-to-text -H AUTHORIZATION -F file=@picture.png
 """,
 }
 """What to type first, by service, in the order in which it is shown."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MODEL_SERVICES = ("llm", "stt", "tts", "text2image", "img2img")
+MODEL_SERVICES = ("llm", "stt", "tts", "text2image", "img2img", "img2text")
 """The services behind the gateway, in the order in which they are started."""
 
 DEFAULT_PORTS = {
@@ -26,6 +26,8 @@ DEFAULT_PORTS = {
     "ATRIUM_TEXT2IMAGE_METRICS_PORT": 8860,
     "ATRIUM_IMG2IMG_PORT": 7863,
     "ATRIUM_IMG2IMG_METRICS_PORT": 8863,
+    "ATRIUM_IMG2TEXT_PORT": 7864,
+    "ATRIUM_IMG2TEXT_METRICS_PORT": 8864,
 }
 
 

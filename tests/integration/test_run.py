@@ -47,7 +47,7 @@ def test_it_prints_a_key_that_chats(suite: SuiteProcess, key: str) -> None:
 def test_it_prints_what_to_type_first(suite: SuiteProcess, key: str) -> None:
     for path in (
         *("v1/chat/completions", "v1/audio/speech", "v1/audio/transcriptions"),
-        *("api/text-to-image", "api/image-to-image"),
+        *("api/text-to-image", "api/image-to-image", "api/image-to-text"),
     ):
         assert f"curl {suite.address}/{path} -H 'Authorization: Bearer {key}' \\" in suite.output
 
