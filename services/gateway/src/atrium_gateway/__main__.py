@@ -63,6 +63,7 @@ async def run(settings: GatewaySettings) -> None:
                 tts_target=settings.tts_target,
                 text2image_target=settings.text2image_target,
                 img2img_target=settings.img2img_target,
+                img2text_target=settings.img2text_target,
                 service_credential=credential,
                 tls=client_tls(settings),
             )
@@ -79,6 +80,7 @@ async def run(settings: GatewaySettings) -> None:
             tts=fleet.tts,
             text2image=fleet.text2image,
             img2img=fleet.img2img,
+            img2text=fleet.img2text,
             services=fleet.watches,
             reports=core.reports,
             now=lambda: datetime.now(UTC),

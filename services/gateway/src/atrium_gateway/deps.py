@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from atrium_common.catalogue import Catalogue, ModelEntry
+from atrium_common.catalogue import Catalogue, ModelEntry, ServiceName
 from atrium_common.domain import Capability
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.live import LiveSessions
 from atrium_gateway.pipeline import Pipeline
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.img2img import ImageEditUpstream
+from atrium_gateway.upstreams.img2text import ImageUnderstandingUpstream
 from atrium_gateway.upstreams.llm import LlmUpstream
 from atrium_gateway.upstreams.stt import SttUpstream
 from atrium_gateway.upstreams.text2image import TextToImageUpstream
@@ -25,6 +26,8 @@ OFFERED = (
     Capability.SPEECH,
     Capability.TEXT_TO_IMAGE,
     Capability.IMAGE_TO_IMAGE,
+    Capability.IMAGE_TO_TEXT,
+    Capability.OCR,
 )
 """Capabilities that have an endpoint."""
 
@@ -42,11 +45,12 @@ class Gateway:
         tts: The tts service.
         text2image: The text2image service.
         img2img: The img2img service.
+        img2text: The img2text service.
         services: Watches of every service's health, by service name.
         reports: What was used.
         now: The time, aware UTC.
         live: The sessions of live transcription.
-        max_picture_bytes: Largest picture or mask of an edit.
+        max_picture_bytes: Largest picture, mask or document.
     """
 
     authenticator: Authenticator
@@ -57,22 +61,32 @@ class Gateway:
     tts: TtsUpstream
     text2image: TextToImageUpstream
     img2img: ImageEditUpstream
+    img2text: ImageUnderstandingUpstream
     services: Mapping[str, ServiceWatch]
     reports: UsageReports
     now: Callable[[], datetime]
     live: LiveSessions = field(default_factory=LiveSessions)
     max_picture_bytes: int = 32 << 20
-    _resolved: dict[tuple[str, Capability], ModelEntry] = field(default_factory=dict)
+    _resolved: dict[tuple[str, Capability, ServiceName | None], ModelEntry] = field(
+        default_factory=dict
+    )
 
-    def resolve(self, name: str, capability: Capability) -> ModelEntry:
+    def resolve(
+        self, name: str, capability: Capability, *, service: ServiceName | None = None
+    ) -> ModelEntry:
         """Finds the model that a request means; ``""`` takes the capability's default.
+
+        Args:
+            name: Id, alias or ``""``.
+            capability: What the request asks for.
+            service: Only among the models that it runs.
 
         Raises:
             NotFound: No such model, or it lacks the capability.
         """
-        entry = self._resolved.get((name, capability))
+        entry = self._resolved.get((name, capability, service))
         if entry is None:
             # Only names of the catalogue get in, so that the cache stays small.
-            entry = self.catalogue.resolve(name, capability)
-            self._resolved[name, capability] = entry
+            entry = self.catalogue.resolve(name, capability, service=service)
+            self._resolved[name, capability, service] = entry
         return entry

@@ -33,6 +33,7 @@ DEADLINES: dict[Capability, timedelta] = {
     Capability.SPEECH: timedelta(hours=1),
     Capability.TEXT_TO_IMAGE: timedelta(minutes=30),
     Capability.IMAGE_TO_IMAGE: timedelta(minutes=30),
+    Capability.IMAGE_TO_TEXT: timedelta(minutes=30),
 }
 """Longest time that a request may take, upload excluded, by capability."""
 
@@ -54,7 +55,7 @@ class Job(Generic[E]):
         call: Starts it.
         fit: Makes a smaller job after a limit refused this one, or raises; it gets the
             number of units that are left.
-        fits: The unit whose limits `fit` knows how to keep: tokens or audio seconds.
+        fits: The unit whose limits `fit` knows how to keep: tokens, audio seconds or pages.
     """
 
     capability: Capability
@@ -269,6 +270,7 @@ def exceeds(used: Usage, bound: Usage) -> bool:
         or used.output_audio > bound.output_audio
         or used.images > bound.images
         or used.millimegapixel_steps > bound.millimegapixel_steps
+        or used.pages > bound.pages
     )
 
 

@@ -53,6 +53,8 @@ class GatewaySettings(SharedPrefixSettings):
     """gRPC target of the text2image service."""
     img2img_target: str = "127.0.0.1:7863"
     """gRPC target of the img2img service."""
+    img2text_target: str = "127.0.0.1:7864"
+    """gRPC target of the img2text service."""
     service_credential: SecretStr | None = Field(default=None, min_length=16)
     """The suite's shared secret for calls between its own processes."""
     tls_certificate: Path | None = None
@@ -94,7 +96,7 @@ class GatewaySettings(SharedPrefixSettings):
     max_upload_bytes: int = Field(default=200 << 20, ge=1024)
     """Largest uploaded media file."""
     max_picture_bytes: int = Field(default=32 << 20, ge=1024)
-    """Largest picture or mask of an edit; the img2img service has a limit of its own."""
+    """Largest picture, mask or document; the services have limits of their own."""
     max_picture_body_bytes: int = Field(default=16 << 20, ge=1024)
     """Largest JSON body with pictures in base64."""
     live_sessions: int = Field(default=1000, ge=1)

@@ -172,6 +172,7 @@ async def running_rest(
                 tts_target=f"127.0.0.1:{tts_port}",
                 text2image_target=f"127.0.0.1:{drawing_port}",
                 img2img_target=f"127.0.0.1:{editing_port}",
+                img2text_target=f"127.0.0.1:{free_port()}",
                 service_credential=CREDENTIAL,
             )
         )
@@ -186,6 +187,7 @@ async def running_rest(
             tts=fleet.tts,
             text2image=fleet.text2image,
             img2img=fleet.img2img,
+            img2text=fleet.img2text,
             services=fleet.watches,
             reports=core.reports,
             now=lambda: datetime.now(UTC),
@@ -208,7 +210,7 @@ async def running_rest(
         async with asyncio.timeout(10):
             up = {"llm": llm, "stt": True, "tts": tts, "text2image": pictures, "img2img": pictures}
             for name, watch in fleet.watches.items():
-                if up[name]:
+                if up.get(name):
                     await watch.until_serving()
         port = await stack.enter_async_context(serving(app, gateway.live))
         yield Rest(

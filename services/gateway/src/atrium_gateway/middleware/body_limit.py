@@ -22,8 +22,10 @@ UPLOAD_PATHS = (
     "/api/voices",
     "/v1/images/edits",
     "/api/image-to-image",
+    "/api/image-to-text",
+    "/api/ocr",
 )
-PICTURE_PATHS = ("/v1/images/edits", "/api/image-to-image")
+PICTURE_PATHS = ("/v1/images/edits", "/api/image-to-image", "/api/image-to-text", "/api/ocr")
 """What takes pictures in base64, too."""
 
 

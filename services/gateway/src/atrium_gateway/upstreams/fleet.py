@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from atrium_common.channels import open_channel
 from atrium_common.tls import ClientTls
-from atrium_gateway.upstreams import img2img, llm, stt, text2image, tts
+from atrium_gateway.upstreams import img2img, img2text, llm, stt, text2image, tts
 from atrium_gateway.upstreams.calls import Credentials
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.img2img import ImageEditUpstream
+from atrium_gateway.upstreams.img2text import ImageUnderstandingUpstream
 from atrium_gateway.upstreams.llm import LlmUpstream
 from atrium_gateway.upstreams.stt import SttUpstream
 from atrium_gateway.upstreams.text2image import TextToImageUpstream
@@ -25,6 +26,7 @@ class Fleet:
     tts: TtsUpstream
     text2image: TextToImageUpstream
     img2img: ImageEditUpstream
+    img2text: ImageUnderstandingUpstream
     watches: Mapping[str, ServiceWatch]
 
 
@@ -36,6 +38,7 @@ async def open_fleet(
     tts_target: str,
     text2image_target: str,
     img2img_target: str,
+    img2text_target: str,
     service_credential: str,
     tls: ClientTls | None = None,
 ) -> AsyncIterator[Fleet]:
@@ -53,6 +56,7 @@ async def open_fleet(
             ("tts", tts_target, tts.SERVICE),
             ("text2image", text2image_target, text2image.SERVICE),
             ("img2img", img2img_target, img2img.SERVICE),
+            ("img2text", img2text_target, img2text.SERVICE),
         ):
             channels[name] = open_channel(target, tls=tls, health_service=service)
             stack.push_async_callback(channels[name].close, None)
@@ -71,5 +75,6 @@ async def open_fleet(
             tts=TtsUpstream(channels["tts"], credentials),
             text2image=TextToImageUpstream(channels["text2image"], credentials),
             img2img=ImageEditUpstream(channels["img2img"], credentials),
+            img2text=ImageUnderstandingUpstream(channels["img2text"], credentials),
             watches=watches,
         )
