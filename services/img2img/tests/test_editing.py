@@ -16,8 +16,8 @@ from atrium.common.v1 import image_pb2
 from atrium.img2img.v1 import img2img_pb2 as pb
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.testing import check_service, gateway_metadata, tenant_metadata
+from atrium_common.testing.fields import each, leaves
 from atrium_diffusion.domain import RequestPlan
-from atrium_diffusion.testing.fields import each, leaves
 from atrium_diffusion.testing.received import Received
 
 NAN = float("nan")

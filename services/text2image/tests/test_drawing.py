@@ -17,9 +17,9 @@ from atrium.common.v1 import image_pb2
 from atrium.text2image.v1 import text2image_pb2 as pb
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.testing import check_service, gateway_metadata, tenant_metadata
+from atrium_common.testing.fields import each, leaves
 from atrium_diffusion.domain import Pixels, RequestPlan
 from atrium_diffusion.finishing import Finisher
-from atrium_diffusion.testing.fields import each, leaves
 from atrium_diffusion.testing.received import Received
 
 NAN = float("nan")

@@ -9,6 +9,7 @@ from atrium.img2img.v1 import img2img_pb2 as pb
 from atrium_common.domain import Usage
 from atrium_common.errors import InvalidArgument
 from atrium_common.images import ResizeMode
+from atrium_common.intake import UploadChunk, UploadEnd, UploadPart
 from atrium_common.wire import usage_to_proto
 from atrium_diffusion.answer import Answer
 from atrium_diffusion.checks import MAX_PICTURES, new_job
@@ -19,14 +20,7 @@ from atrium_diffusion.wire import (
     preview_from_proto,
     write_answer,
 )
-from atrium_img2img.domain import (
-    DEFAULT_STRENGTH,
-    EditOrder,
-    UploadChunk,
-    UploadEnd,
-    UploadKind,
-    UploadPart,
-)
+from atrium_img2img.domain import DEFAULT_STRENGTH, EditOrder, UploadKind
 
 MAX_MASK_BLUR = 64
 

@@ -1,4 +1,4 @@
-"""What an edit is asked for with, and the parts in which its uploads come."""
+"""What an edit is asked for with, and of which kinds its uploads are."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -44,23 +44,3 @@ class UploadKind(StrEnum):
 
     IMAGE = "image"
     MASK = "mask"
-
-
-@dataclass(frozen=True, slots=True)
-class UploadChunk:
-    """The next bytes of an upload."""
-
-    kind: UploadKind
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class UploadEnd:
-    """The end of an upload: SHA-256 (32 raw bytes) and number of its bytes."""
-
-    kind: UploadKind
-    sha256: bytes
-    size: int
-
-
-UploadPart = UploadChunk | UploadEnd

@@ -19,6 +19,7 @@ from atrium_common.context import cover_work, current_context
 from atrium_common.domain import Capability, Usage
 from atrium_common.errors import InvalidArgument
 from atrium_common.images import ResizeMode, Size, SizeBounds, target_size
+from atrium_common.intake import UploadPart
 from atrium_common.service import Queue, WorkEstimate
 from atrium_common.wire import model_to_proto
 from atrium_diffusion.domain import ModelLimits, RequestPlan, Source, counted
@@ -26,7 +27,7 @@ from atrium_diffusion.router import PictureRouter
 from atrium_diffusion.studio import Studio
 from atrium_diffusion.wire import limits_to_proto
 from atrium_img2img import convert
-from atrium_img2img.domain import EditOrder, UploadPart
+from atrium_img2img.domain import EditOrder
 from atrium_img2img.uploads import Uploads
 
 _Context = grpc.aio.ServicerContext[Message, Message]

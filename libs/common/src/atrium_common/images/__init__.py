@@ -16,7 +16,7 @@ write what they drew. Nothing here blocks on anything but the processor: call it
 from atrium_common.images.decode import ImageLimits, Picture, read_picture
 from atrium_common.images.encode import encode, encode_within
 from atrium_common.images.mask import read_mask, soften
-from atrium_common.images.pixels import Mask, Pixels, Size
+from atrium_common.images.pixels import Mask, Pixels, Size, size_of
 from atrium_common.images.resize import (
     ResizeMode,
     SizeBounds,
@@ -39,6 +39,7 @@ __all__ = [
     "read_picture",
     "resize_mask",
     "resize_picture",
+    "size_of",
     "soften",
     "target_size",
 ]
