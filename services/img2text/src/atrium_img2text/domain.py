@@ -90,11 +90,14 @@ class Counts:
             once, however many candidates are asked for.
         output_tokens: Generated, over all candidates; beams that were dropped do not count.
         inference: The time that the work took, shared or not: of a batch, all of it.
+        estimated: True while a provider has not told what it counted, so that the tokens
+            are our own guess, which may be too high.
     """
 
     input_tokens: int = 0
     output_tokens: int = 0
     inference: timedelta = timedelta()
+    estimated: bool = False
 
 
 class FinishReason(StrEnum):
