@@ -3,6 +3,7 @@
 Used by `interceptors/usage.py` alone; the gateway talks to its admission in process.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -133,12 +134,26 @@ class AdmissionClient:
             raise from_rpc_error(error) from error
         return duration_from_proto(reply.lease)
 
-    async def settle(self, reservation_id: str, usage: Usage, outcome: Outcome) -> None:
-        """Charges what was consumed; idempotent."""
+    async def settle(
+        self,
+        reservation_id: str,
+        usage: Usage,
+        outcome: Outcome,
+        by_model: Sequence[Usage] = (),
+    ) -> None:
+        """Charges what was consumed; idempotent.
+
+        Args:
+            reservation_id: The reservation.
+            usage: What was consumed, in total.
+            outcome: How the call ended.
+            by_model: The same by model, if several did the work; adds up to `usage`.
+        """
         request = pb.SettleRequest(
             reservation_id=reservation_id,
             usage=usage_to_proto(usage),
             outcome=_OUTCOMES[outcome],
+            usage_by_model=[usage_to_proto(part) for part in by_model],
         )
         try:
             await self._stub.Settle(request, timeout=self._timeout, metadata=self._outgoing())

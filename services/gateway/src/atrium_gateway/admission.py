@@ -15,7 +15,7 @@ from atrium_gateway.quota.limits import MEASURES, LimitState, Meter
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.quota.store import QuotaStore
 from atrium_gateway.tenants.directory import Directory
-from atrium_gateway.usage.billing import close_record
+from atrium_gateway.usage.billing import close_record, settle_record
 from atrium_gateway.usage.port import Ledger
 from atrium_gateway.usage.price import PriceBook
 from atrium_gateway.usage.records import (
@@ -24,14 +24,13 @@ from atrium_gateway.usage.records import (
     OpenRecord,
     Outcome,
     Units,
-    UsageEvent,
     units_of,
 )
+from atrium_gateway.usage.split import shares
 
 __all__ = ["Admission", "LimitState", "Outcome", "Reservation"]
 
 _log = structlog.get_logger(__name__)
-_NO_USAGE = Usage()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +178,24 @@ class Admission:
             self._ledger.open(entry.record)
         return entry.lease
 
-    async def settle(self, reservation_id: str, usage: Usage, outcome: Outcome) -> None:
+    async def settle(
+        self,
+        reservation_id: str,
+        usage: Usage,
+        outcome: Outcome,
+        by_model: Sequence[Usage] = (),
+    ) -> None:
         """Replaces the reservation by what was consumed; returns when that is on disk.
 
         What exceeds the reservation is recorded and counted truthfully. Closing again
         changes nothing.
+
+        Args:
+            reservation_id: The reservation.
+            usage: What was consumed in total; limits count it.
+            outcome: How the work ended.
+            by_model: The same by model, if several did it: each gets an event of its own,
+                at its own price. Where it does not add up to `usage`, it is ignored.
 
         Raises:
             NotFound: There never was such a reservation.
@@ -193,16 +205,16 @@ class Admission:
         if entry is None:
             await self._closed_before(reservation_id)
             return
-        event = self._event(
-            entry.record,
-            units_of(usage),
-            outcome,
-            estimated=usage.estimated,
-            usage=usage,
+        parts = shares(usage, by_model, model=entry.record.model)
+        if parts is None:
+            _log.error("usage_by_model_ignored", request_id=entry.record.request_id)
+            parts = [usage]
+        events = settle_record(
+            entry.record, parts, outcome, ended_ms=self._now_ms(), prices=self._prices
         )
         # The record is queued before anything can be awaited: from here on a cancelled
         # caller can't lose it.
-        written = self._ledger.close(event)
+        written = self._ledger.close(events)
         await self._store.settle(reservation_id, _measure(entry.meters, usage))
         await written
 
@@ -221,8 +233,16 @@ class Admission:
         if entry is None:
             await self._closed_before(reservation_id)
             return
-        event = self._event(entry.record, Units(), REFUNDED, reason=reason, requests=0)
-        written = self._ledger.close(event)
+        event = close_record(
+            entry.record,
+            Units(),
+            REFUNDED,
+            ended_ms=self._now_ms(),
+            prices=self._prices,
+            reason=reason,
+            requests=0,
+        )
+        written = self._ledger.close([event])
         await self._store.settle(reservation_id, [0] * len(entry.meters))
         await written
 
@@ -236,14 +256,16 @@ class Admission:
         late = [key for key, entry in self._open.items() if entry.expires <= now]
         for reservation_id in late:
             entry = self._open.pop(reservation_id)
-            event = self._event(
+            event = close_record(
                 entry.record,
                 entry.record.reserved,
                 EXPIRED,
+                ended_ms=self._now_ms(),
+                prices=self._prices,
                 estimated=True,
                 reason="LEASE_EXPIRED",
             )
-            written = self._ledger.close(event)
+            written = self._ledger.close([event])
             await self._store.abandon(reservation_id)
             await written
             _log.warning(
@@ -275,28 +297,8 @@ class Admission:
         if not await self._ledger.knows(reservation_id):
             raise NotFound("There is no such reservation.")
 
-    def _event(
-        self,
-        record: OpenRecord,
-        units: Units,
-        outcome: str,
-        *,
-        estimated: bool = False,
-        reason: str = "",
-        requests: int = 1,
-        usage: Usage = _NO_USAGE,
-    ) -> UsageEvent:
-        return close_record(
-            record,
-            units,
-            outcome,
-            ended_ms=int(self._clock() * 1000),
-            prices=self._prices,
-            estimated=estimated,
-            reason=reason,
-            requests=requests,
-            usage=usage,
-        )
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
 
 def _measure(meters: Sequence[Meter], usage: Usage) -> list[int]:

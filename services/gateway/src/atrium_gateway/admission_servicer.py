@@ -28,6 +28,7 @@ _MAX_TEXT = 200
 _MAX_REQUEST_ID = 128
 _MAX_REASON = 64
 _MAX_COUNT = 2**53
+_MAX_MODELS = 64
 _CAPABILITIES = frozenset(str(capability) for capability in Capability)
 _OUTCOMES = {
     pb.OUTCOME_COMPLETED: Outcome.COMPLETED,
@@ -103,8 +104,15 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
         if not request.HasField("usage"):
             raise InvalidArgument("usage must be stated.", field="usage")
         _check_usage("usage", request.usage)
+        if len(request.usage_by_model) > _MAX_MODELS:
+            raise InvalidArgument(f"More than {_MAX_MODELS} models.", field="usage_by_model")
+        for index, part in enumerate(request.usage_by_model):
+            _check_usage(f"usage_by_model[{index}]", part)
         await self._admission.settle(
-            request.reservation_id, usage_from_proto(request.usage), outcome
+            request.reservation_id,
+            usage_from_proto(request.usage),
+            outcome,
+            [usage_from_proto(part) for part in request.usage_by_model],
         )
         return pb.SettleResponse()
 

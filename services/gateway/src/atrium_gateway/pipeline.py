@@ -6,7 +6,7 @@ and keeps the books; `upstreams/` does the calling. Nothing here knows HTTP or g
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -91,6 +91,11 @@ class Run(Generic[E]):
         return self._call.usage or Usage()
 
     @property
+    def usage_by_model(self) -> Sequence[Usage]:
+        """The same by model, where several work for one request; else empty."""
+        return self._call.usage_by_model
+
+    @property
     def outcome(self) -> Outcome:
         """COMPLETED if every message was read, else the reader has turned away."""
         return Outcome.COMPLETED if self._ended else Outcome.CANCELLED
@@ -168,10 +173,12 @@ class Pipeline:
         except BaseException as err:
             if call is not None:
                 call.cancel()
-            await self._shielded(self._close(reservation, call.usage if call else None, err))
+            await self._shielded(self._close(reservation, call, err))
             raise
         call.cancel()
-        await self._shielded(self._admission.settle(reservation.id, run.usage, run.outcome))
+        await self._shielded(
+            self._admission.settle(reservation.id, run.usage, run.outcome, run.usage_by_model)
+        )
 
     async def drain(self) -> None:
         """Waits until every settlement is on disk; called at shutdown."""
@@ -203,12 +210,14 @@ class Pipeline:
         )
 
     async def _close(
-        self, reservation: Reservation, usage: Usage | None, error: BaseException
+        self, reservation: Reservation, call: UpstreamCall[E] | None, error: BaseException
     ) -> None:
+        usage, parts = (call.usage, call.usage_by_model) if call else (None, ())
         if isinstance(error, asyncio.CancelledError | GeneratorExit | Cancelled):
-            await self._admission.settle(reservation.id, usage or Usage(), Outcome.CANCELLED)
+            outcome = Outcome.CANCELLED
+            await self._admission.settle(reservation.id, usage or Usage(), outcome, parts)
         elif usage is not None:
-            await self._admission.settle(reservation.id, usage, Outcome.FAILED)
+            await self._admission.settle(reservation.id, usage, Outcome.FAILED, parts)
         else:
             reason = error.reason if isinstance(error, AtriumError) else "INTERNAL"
             await self._admission.refund(reservation.id, reason)

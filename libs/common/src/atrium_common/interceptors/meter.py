@@ -5,7 +5,7 @@ Made by `interceptors/usage.py`; `edge.py` shows it every message of the call.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -67,7 +67,7 @@ class Meter:
         self._interrupt = interrupt
         self._clock = clock
         self._usage: Usage | None = None
-        self._message: usage_pb2.Usage | None = None
+        self._message: Message | None = None
         self._closing: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._growing: asyncio.Task[None] | None = None
@@ -86,10 +86,9 @@ class Meter:
                 return False
         except ValueError:  # this response type has no such field
             return False
-        usage: usage_pb2.Usage = message.usage  # type: ignore[attr-defined]
-        self._message = usage
+        self._message = message
         self._usage = None
-        return self._is_short(usage)
+        return self._is_short(message.usage)  # type: ignore[attr-defined]
 
     def report(self, usage: Usage) -> None:
         """Remembers the usage of a unary call that is still running."""
@@ -100,8 +99,12 @@ class Meter:
     def seen(self) -> Usage | None:
         """Returns the last usage seen, or ``None`` before any."""
         if self._usage is None and self._message is not None:
-            self._usage = usage_from_proto(self._message)
+            self._usage = usage_from_proto(self._message.usage)  # type: ignore[attr-defined]
         return self._usage
+
+    def seen_by_model(self) -> Sequence[Usage]:
+        """Returns the last usage by model, where the last message says it; else empty."""
+        return [usage_from_proto(part) for part in getattr(self._message, "usage_by_model", ())]
 
     async def grow(self) -> None:
         """Grows the reservation over what was seen, by the estimate once more.
@@ -176,8 +179,9 @@ class Meter:
         consumed = usage or Usage()
         if not consumed.model:
             consumed = replace(consumed, model=self._estimate.model)
+        by_model = self.seen_by_model()
         await self._settlements.close(
-            lambda: self._admission.settle(identifier, consumed, outcome),
+            lambda: self._admission.settle(identifier, consumed, outcome, by_model),
             reservation_id=identifier,
             result=outcome.value,
             until=self._expires,

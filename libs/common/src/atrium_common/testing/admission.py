@@ -1,7 +1,7 @@
 """An AdmissionService that does what a test says and remembers what it was told."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -37,6 +37,7 @@ class Booking:
         outcome: ``"COMPLETED"``, ``"CANCELLED"``, ``"FAILED"``, ``"REFUNDED"`` or
             ``None`` while it is open.
         usage: What was charged.
+        usage_by_model: The same by model, where the service told it.
         closings: Settlements and refunds that arrived, repeated ones included.
         reason: Of a refund.
     """
@@ -47,6 +48,7 @@ class Booking:
     renewals: int = 0
     outcome: str | None = None
     usage: Usage | None = None
+    usage_by_model: Sequence[Usage] = ()
     closings: int = 0
     reason: str = ""
     closed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -159,6 +161,8 @@ class FakeAdmission(admission_pb2_grpc.AdmissionServiceServicer):
         await self._begin("Settle", context)
         booking = await self._find(request.reservation_id, context)
         name = pb.Outcome.Name(request.outcome).removeprefix("OUTCOME_")
+        if booking.outcome is None:
+            booking.usage_by_model = tuple(map(usage_from_proto, request.usage_by_model))
         self._close(booking, name, usage_from_proto(request.usage))
         return pb.SettleResponse()
 

@@ -2,13 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 import grpc.aio
 
-from atrium.common.v1 import usage_pb2
 from atrium_common.domain import Usage
 from atrium_common.errors import Unavailable
 from atrium_common.interceptors.errors import from_rpc_error
@@ -55,20 +54,25 @@ class _Call(Generic[M, T]):
 
     def __init__(self, convert: Callable[[M], T]) -> None:
         self._convert = convert
-        self._last: usage_pb2.Usage | None = None
+        self._last: M | None = None
         self._usage: Usage | None = None
 
     @property
     def usage(self) -> Usage | None:
         """The last cumulative usage received."""
         # Converted when asked for: that is once per request, not once per token.
-        if self._usage is None and self._last is not None:
-            self._usage = usage_from_proto(self._last)
+        # Every metered message has the field, a health state has not.
+        if self._usage is None and (last := getattr(self._last, "usage", None)) is not None:
+            self._usage = usage_from_proto(last)
         return self._usage
 
+    @property
+    def usage_by_model(self) -> Sequence[Usage]:
+        """The same by model, where the last message says it."""
+        return [usage_from_proto(part) for part in getattr(self._last, "usage_by_model", ())]
+
     def _take(self, message: M) -> T:
-        # Every metered message has the field, a health state has not.
-        self._last = getattr(message, "usage", None)
+        self._last = message
         self._usage = None
         return self._convert(message)
 

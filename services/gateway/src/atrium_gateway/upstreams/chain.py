@@ -27,6 +27,11 @@ class ChainedCalls(Generic[E]):
         """What all calls have consumed so far."""
         return total(self._before, self._call.usage)
 
+    @property
+    def usage_by_model(self) -> Sequence[Usage]:
+        """Empty: all calls are of one model."""
+        return ()
+
     def __aiter__(self) -> "ChainedCalls[E]":
         return self
 

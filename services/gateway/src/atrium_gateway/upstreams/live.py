@@ -7,7 +7,7 @@ speaks and listens through `LiveTurns`.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -102,6 +102,11 @@ class LiveTurns:
         for turn in self._live:
             usage = _total(usage, turn.call.usage)
         return usage
+
+    @property
+    def usage_by_model(self) -> Sequence[Usage]:
+        """Empty: all turns are of one model."""
+        return ()
 
     @property
     def sent(self) -> timedelta:

@@ -1,7 +1,7 @@
 """What the pipeline sees of any service: in whose name it is called, and a running call."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -39,6 +39,11 @@ class UpstreamCall(Protocol[E_co]):
     @property
     def usage(self) -> Usage | None:
         """The last cumulative usage received; ``None`` before the first."""
+        ...
+
+    @property
+    def usage_by_model(self) -> Sequence[Usage]:
+        """The same usage by model, where several models work; else empty."""
         ...
 
     def __aiter__(self) -> AsyncIterator[E_co]:

@@ -1,9 +1,14 @@
-"""Turns a reservation into the priced event that closes it; admission and recovery use it."""
+"""Turns a reservation into the priced events that close it; admission and recovery use it."""
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
 
 from atrium_common.domain import Usage
 from atrium_gateway.quota.limits import milliseconds
 from atrium_gateway.usage.price import PriceBook
-from atrium_gateway.usage.records import OpenRecord, Units, UsageEvent
+from atrium_gateway.usage.records import OpenRecord, Units, UsageEvent, units_of
+from atrium_gateway.usage.split import share_id
 
 _NO_USAGE = Usage()
 
@@ -59,3 +64,46 @@ def close_record(
         milliseconds(usage.queue_time) if usage.queue_time else 0,
         milliseconds(usage.inference_time) if usage.inference_time else 0,
     )
+
+
+def settle_record(
+    record: OpenRecord,
+    shares: Sequence[Usage],
+    outcome: str,
+    *,
+    ended_ms: int,
+    prices: PriceBook,
+) -> Sequence[UsageEvent]:
+    """The events that settle `record`: one per model, each priced by its own prices.
+
+    The request counts in the first, which has the reservation's id; the others have ids
+    made of it.
+
+    Args:
+        record: The reservation.
+        shares: What each model consumed, at least one; see `split.shares`.
+        outcome: How it ended.
+        ended_ms: When, Unix milliseconds.
+        prices: Price book in force.
+    """
+    events = [
+        close_record(
+            record,
+            units_of(share),
+            outcome,
+            ended_ms=ended_ms,
+            prices=prices,
+            estimated=share.estimated,
+            requests=1 if number == 0 else 0,
+            usage=share,
+        )
+        for number, share in enumerate(shares)
+    ]
+    held_elsewhere = Units()
+    return [
+        events[0],
+        *(
+            replace(event, id=share_id(record.id, event.model), reserved=held_elsewhere)
+            for event in events[1:]
+        ),
+    ]

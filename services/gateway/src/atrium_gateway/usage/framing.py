@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from atrium_gateway.usage.records import OpenRecord, Record, UsageEvent
+from atrium_gateway.usage.records import Record
 
 _ENCODER = msgspec.json.Encoder()
-_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(OpenRecord | UsageEvent)
+_DECODER: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
 _CRC_LENGTH = 8
 
 

@@ -5,7 +5,7 @@ crash left open). Built by `core.open_core`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -21,7 +21,7 @@ from atrium_gateway.quota.limits import ANY_CAPABILITY, Meter, Unit
 from atrium_gateway.usage.billing import close_record
 from atrium_gateway.usage.framing import frame
 from atrium_gateway.usage.price import PriceBook
-from atrium_gateway.usage.records import ORPHANED, OpenRecord, UsageEvent
+from atrium_gateway.usage.records import ORPHANED, OpenRecord, UsageEvent, closing_record
 from atrium_gateway.usage.recovery import scan
 from atrium_gateway.usage.spool import Spool
 from atrium_gateway.usage.tables import usage_events, usage_hourly
@@ -125,13 +125,14 @@ class SpooledLedger:
         self._open[record.id] = line
         self._spool.append(line)
 
-    def close(self, event: UsageEvent) -> Awaitable[None]:
-        """Notes an event, at once; the awaitable ends when it is on disk.
+    def close(self, events: Sequence[UsageEvent]) -> Awaitable[None]:
+        """Notes the events of a reservation, at once and together.
 
-        Awaiting raises `Unavailable` if the disk refused; the event stays queued.
+        The awaitable ends when they are on disk; it raises `Unavailable` if the disk
+        refused, and the events stay queued.
         """
-        self._open.pop(event.id, None)
-        return self._spool.append_durably(frame(event))
+        self._open.pop(events[0].id, None)
+        return self._spool.append_durably(frame(closing_record(events)))
 
     async def synced(self) -> None:
         """Returns when everything noted so far is on disk."""

@@ -1,6 +1,6 @@
 """The port through which admission keeps its books; `ledger.py` is the adapter."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 from atrium_gateway.quota.limits import Meter
@@ -19,8 +19,15 @@ class Ledger(Protocol):
         """Notes a granted reservation; on disk within milliseconds."""
         ...
 
-    def close(self, event: UsageEvent) -> Awaitable[None]:
-        """Notes an event, at once; the awaitable ends when it is on disk."""
+    def close(self, events: Sequence[UsageEvent]) -> Awaitable[None]:
+        """Notes the events of a reservation, at once and together.
+
+        Args:
+            events: One, or one per model that worked; the first has the reservation's id.
+
+        Returns:
+            What ends when all of them are on disk.
+        """
         ...
 
     async def synced(self) -> None:

@@ -3,6 +3,7 @@
 The spool stores them as JSON lines, the writer turns closing ones into rows.
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -60,7 +61,8 @@ class UsageEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag="close", t
     """One line of the bill: what was reserved, what was consumed, how it ended.
 
     Attributes:
-        requests: 1 if the request is charged, 0 if it was refunded.
+        requests: 1 if the request is charged; 0 if it was refunded, and in the events of
+            a split settlement after the first.
         cost_nano: Price in billionths of the price book's currency.
         price_version: Version of the price book; 0 if the model has no price.
         estimated: The units are an upper estimate.
@@ -91,7 +93,31 @@ class UsageEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag="close", t
     inference_ms: int = 0
 
 
-Record = OpenRecord | UsageEvent
+class SplitSettlement(msgspec.Struct, frozen=True, tag="split", tag_field="t"):
+    """The events of one reservation that several models worked for.
+
+    One record, and so one line of the spool: a crash keeps all of them or none.
+
+    Attributes:
+        events: Two or more; the first has the reservation's id.
+    """
+
+    events: tuple[UsageEvent, ...]
+
+
+Record = OpenRecord | UsageEvent | SplitSettlement
+
+
+def closing_record(events: Sequence[UsageEvent]) -> UsageEvent | SplitSettlement:
+    """The one record of what closes a reservation: one event, or one per model."""
+    return events[0] if len(events) == 1 else SplitSettlement(tuple(events))
+
+
+def events_of(record: Record) -> Sequence[UsageEvent]:
+    """The events that a record holds; empty for one that opens a reservation."""
+    if isinstance(record, SplitSettlement):
+        return record.events
+    return (record,) if isinstance(record, UsageEvent) else ()
 
 
 def units_of(usage: Usage) -> Units:

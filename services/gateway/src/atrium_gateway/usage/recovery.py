@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atrium_gateway.usage.framing import records
-from atrium_gateway.usage.records import OpenRecord, UsageEvent
+from atrium_gateway.usage.records import OpenRecord, events_of
 from atrium_gateway.usage.spool import segment_path, segments
 
 
@@ -27,10 +27,11 @@ def scan(folder: Path) -> Recovered:
     spoilt = 0
     for number in segments(folder):
         for record, _ in records(segment_path(folder, number).read_bytes()):
-            if isinstance(record, OpenRecord):
-                opened[record.id] = record
-            elif isinstance(record, UsageEvent):
-                opened.pop(record.id, None)
-            else:
+            if record is None:
                 spoilt += 1
+            elif isinstance(record, OpenRecord):
+                opened[record.id] = record
+            else:
+                for event in events_of(record):
+                    opened.pop(event.id, None)
     return Recovered(tuple(opened.values()), spoilt)

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import InvalidArgument, Unavailable
 from atrium_gateway.usage.price import NANO
+from atrium_gateway.usage.records import REFUNDED
 from atrium_gateway.usage.tables import COUNTS, usage_events, usage_hourly
 
 _MS_PER_HOUR = 3_600_000
@@ -72,7 +73,8 @@ class EventView:
     """One line of the bill.
 
     Attributes:
-        id: UUIDv7 of the reservation.
+        id: UUIDv7 of the reservation, or one made of it where several models worked.
+        request_id: The same in all events of a request.
         outcome: ``completed``, ``cancelled``, ``failed``, ``refunded``, ``expired`` or
             ``orphaned``.
         estimated: The counts are an upper estimate.
@@ -269,5 +271,5 @@ def _event(row: Row[tuple[object, ...]]) -> EventView:
         estimated=row.estimated,
         reserved=msgspec.json.decode(row.reserved, type=dict[str, int]),
         price_version=row.price_version,
-        totals=_totals(row, refunded=1 - row.requests),
+        totals=_totals(row, refunded=int(row.outcome == REFUNDED)),
     )

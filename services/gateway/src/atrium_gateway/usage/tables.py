@@ -49,7 +49,10 @@ usage_events = Table(
     *_counts(),
     Index("ix_usage_events_tenant_started_ms_id", "tenant", "started_ms", "id"),
 )
-"""One row per closed reservation, never changed; `reserved` is JSON of what was held."""
+"""One row per closed reservation and model that worked for it, never changed.
+
+`reserved` is JSON of what was held.
+"""
 
 usage_hourly = Table(
     "usage_hourly",

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from atrium_gateway.database import DriverInsert, upsert
 from atrium_gateway.usage.framing import records
-from atrium_gateway.usage.records import UsageEvent
+from atrium_gateway.usage.records import REFUNDED, UsageEvent, events_of
 from atrium_gateway.usage.spool import Position, Spool, segment_path, segments
 from atrium_gateway.usage.tables import COUNTS, usage_events, usage_hourly
 
@@ -113,9 +113,10 @@ class LedgerWriter:
         spoilt = consumed = 0
         for record, end in records(data):
             consumed = end
-            if isinstance(record, UsageEvent):
-                events.append(record)
-            spoilt += record is None
+            if record is None:
+                spoilt += 1
+            else:
+                events += events_of(record)
         if consumed or number == committed.segment:
             return _Batch(events, spoilt, Position(number, offset + consumed), ())
         # Nothing whole is left (at most a torn tail): on to the next segment.
@@ -147,7 +148,7 @@ def roll_up(events: Iterable[UsageEvent]) -> list[dict[str, int | str]]:
     sums: dict[RollUpKey, list[int]] = {}
     for event in events:
         key = (event.tenant, event.started_ms // _MS_PER_HOUR, event.capability, event.model)
-        counts = [*_counts(event), 1 - event.requests]
+        counts = [*_counts(event), int(event.outcome == REFUNDED)]
         kept = sums.get(key)
         sums[key] = counts if kept is None else [a + b for a, b in zip(kept, counts, strict=True)]
     names = (*COUNTS, "refunded")
