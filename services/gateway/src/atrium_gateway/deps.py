@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from atrium_common.catalogue import Catalogue, ModelEntry, ServiceName
 from atrium_common.domain import Capability
@@ -32,6 +33,24 @@ OFFERED = (
 """Capabilities that have an endpoint."""
 
 
+class Fetcher(Protocol):
+    """Fetches what a caller names by its address; made where the operator allows it."""
+
+    async def fetch(self, url: str, *, limit: int, deadline: float) -> bytes:
+        """Gives what stands at an address.
+
+        Args:
+            url: Where; ``http`` or ``https``.
+            limit: Most bytes that are taken.
+            deadline: When it must be there, on `time.monotonic`'s clock.
+
+        Raises:
+            AtriumError: It is not allowed, not there, too large or too slow; `field` is
+                ``"image_url"``.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
     """The parts behind the endpoints.
@@ -51,6 +70,7 @@ class Gateway:
         now: The time, aware UTC.
         live: The sessions of live transcription.
         max_picture_bytes: Largest picture, mask or document.
+        fetcher: Fetches pictures by their addresses; ``None`` where that is not allowed.
     """
 
     authenticator: Authenticator
@@ -67,6 +87,7 @@ class Gateway:
     now: Callable[[], datetime]
     live: LiveSessions = field(default_factory=LiveSessions)
     max_picture_bytes: int = 32 << 20
+    fetcher: Fetcher | None = None
     _resolved: dict[tuple[str, Capability, ServiceName | None], ModelEntry] = field(
         default_factory=dict
     )
