@@ -100,6 +100,29 @@ async def test_a_tenants_call_is_admitted_and_settled_once(method: str) -> None:
     assert booking.request.request_id == context.request_id
 
 
+@every_arity
+async def test_what_each_of_several_models_consumed_is_settled_with_the_sum(method: str) -> None:
+    def halves(usage: Usage) -> list[Usage]:
+        rest = usage.output_tokens - 1
+        return [
+            Usage(model="echo", input_tokens=3, output_tokens=1),
+            Usage(model="parrot", output_tokens=rest),
+        ]
+
+    servicer = EchoServicer(steps(5), bound=BOUND)
+    servicer.by_model = halves
+    async with (
+        FakeAdmission() as admission,
+        running_server(servicer, EchoEngine(), admission=admission) as (channel, _),
+    ):
+        await call(channel, method, metadata=tenant_metadata())
+        booking = admission.last
+    assert booking.usage is not None
+    assert booking.usage.output_tokens == 5
+    told = [(part.model, part.output_tokens) for part in booking.usage_by_model]
+    assert told == [("echo", 1), ("parrot", 4)]
+
+
 async def test_a_trusted_caller_pays_for_the_tenant_it_names() -> None:
     servicer = EchoServicer(bound=BOUND)
     async with (

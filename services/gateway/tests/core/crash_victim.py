@@ -1,7 +1,7 @@
 """Runs rounds of a gateway core that kills itself between two lines; `test_ledger_crash.py`.
 
-Each round is a forked child: it admits, settles and refunds, writes down what it was
-promised, and dies by SIGKILL at a random line of the ledger's code. Run as
+Each round is a forked child: it admits, settles (for one model or for two) and refunds,
+writes down what it was promised, and dies by SIGKILL at a random line of the ledger's code. Run as
 ``python crash_victim.py FOLDER ROUNDS SEED``.
 """
 
@@ -14,6 +14,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from uuid import UUID
 
 from atrium_common.catalogue import Catalogue
 from atrium_common.domain import Usage
@@ -56,7 +57,7 @@ async def one(core: Core, log: int, dice: random.Random) -> None:
         capability="chat",
         model="m",
         estimate=Usage(output_tokens=1000),
-        request_id="r",
+        request_id=UUID(int=dice.getrandbits(128)).hex,
         method="m",
     )
     say(log, "admitted", reservation.id)
@@ -65,10 +66,19 @@ async def one(core: Core, log: int, dice: random.Random) -> None:
         await core.admission.refund(reservation.id, "INTERNAL")
         say(log, "refunded", reservation.id)
     else:
-        amount = dice.randrange(1, 1000)
+        amount, models = dice.randrange(1, 1000), dice.randrange(1, 4)
+        usage = Usage(model="m", output_tokens=amount, pages=models)
         say(log, "settling", reservation.id, amount)
-        await core.admission.settle(reservation.id, Usage(output_tokens=amount), Outcome.COMPLETED)
+        await core.admission.settle(
+            reservation.id, usage, Outcome.COMPLETED, split(amount, models) if models > 1 else ()
+        )
         say(log, "settled", reservation.id, amount)
+
+
+def split(amount: int, models: int) -> list[Usage]:
+    """Divides tokens over models; each reads a page."""
+    rest = [Usage(model=f"m{number}", pages=1) for number in range(1, models)]
+    return [Usage(model="m", output_tokens=amount, pages=1), *rest]
 
 
 async def live(folder: Path, log: int, seed: int) -> None:

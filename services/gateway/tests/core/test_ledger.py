@@ -229,7 +229,7 @@ async def test_totals_equal_the_sum_of_events_however_they_are_grouped(tmp_path_
                     "r",
                     hour * 3_600_000 + number,
                     0,
-                    "completed",
+                    "refunded" if refunded else "completed",
                     units,
                     units,
                     0 if refunded else 1,

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -63,13 +63,24 @@ async def test_what_was_settled_is_in_the_ledger_once_and_the_sums_agree(tmp_pat
         assert by_id[key].outcome == "refunded"
         assert by_id[key].totals.requests == 0
     settling = dict(said["settling"])
+    requests = defaultdict(list)
     for event in events:
-        if event.outcome == "completed":
+        requests[event.request_id].append(event)
+        if event.outcome == "completed" and event.model == "m":
             assert event.totals.output_tokens == int(settling[event.id])
         elif event.outcome == "orphaned":
             assert event.estimated
             assert event.totals.output_tokens == 1000
     assert any(event.outcome == "orphaned" for event in events)
+    for lines in requests.values():
+        # All events of a settlement or none: pages tell how many there were to be.
+        assert sum(line.totals.requests + line.totals.refunded for line in lines) == 1
+        if lines[0].outcome == "completed":
+            assert len(lines) == sum(line.totals.pages for line in lines)
+            assert len({line.model for line in lines}) == len(lines)
+        else:
+            assert len(lines) == 1
+    assert {len(lines) for lines in requests.values()} == {1, 2, 3}
     assert sums.requests == sum(event.totals.requests for event in events)
     assert sums.refunded == sum(event.totals.refunded for event in events)
     assert sums.output_tokens == sum(event.totals.output_tokens for event in events)

@@ -97,6 +97,7 @@ class EchoServicer:
     Attributes:
         work: Turns prompts into cumulative usages, one per message.
         bound: What `estimate` says of every call; ``None`` is unmetered.
+        by_model: Divides a usage over several models; each message then tells both.
         contexts: The context of each call that reached the handler.
         stopped: Calls whose work has ended, however it did.
     """
@@ -106,6 +107,7 @@ class EchoServicer:
     def __init__(self, work: Work = count_prompts, *, bound: Usage | None = None) -> None:
         self.work = work
         self.bound = bound
+        self.by_model: Callable[[Usage], Sequence[Usage]] = lambda usage: ()
         self.contexts: list[RequestContext] = []
         self.started = 0
         self.stopped = 0
@@ -141,21 +143,25 @@ class EchoServicer:
     async def _unary_stream(self, request: Request, context: Context) -> AsyncIterator[Response]:
         async with aclosing(self._run(_one(request))) as usages:
             async for usage in usages:
-                yield Response(usage=usage_to_proto(usage))
+                yield self._response(usage)
 
     async def _stream_stream(
         self, requests: AsyncIterator[Request], context: Context
     ) -> AsyncIterator[Response]:
         async with aclosing(self._run(requests)) as usages:
             async for usage in usages:
-                yield Response(usage=usage_to_proto(usage))
+                yield self._response(usage)
 
     async def _drain(self, requests: AsyncIterator[Request]) -> Response:
         last = Usage(model="echo")
         async for usage in self._run(requests):
             report_usage(usage)
             last = usage
-        return Response(usage=usage_to_proto(last))
+        return self._response(last)
+
+    def _response(self, usage: Usage) -> Response:
+        parts = [usage_to_proto(part) for part in self.by_model(usage)]
+        return Response(usage=usage_to_proto(usage), usage_by_model=parts)
 
     async def _run(self, requests: AsyncIterator[Request]) -> AsyncGenerator[Usage, None]:
         self.contexts.append(current_context())
