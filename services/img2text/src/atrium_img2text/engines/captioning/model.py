@@ -113,16 +113,13 @@ class CaptioningModel(Protocol):
         config: GenerationConfig,
         processors: LogitsProcessorList,
         criteria: StoppingCriteriaList,
-    ) -> object:
+    ) -> Tensor:
         """Runs the model's own `generate` with exactly these.
 
         `config` names every option that matters; the model's own generation config must not
-        add to it. Returns what `generate` does.
+        add to it. Returns what `generate` does: token ids, with or without the prompt's;
+        the loop tells which by what the processors see first.
         """
-        ...
-
-    def new_tokens(self, sequences: Tensor, inputs: Inputs) -> Tensor:
-        """Cuts what `generate` repeats of the prompt (or its start token) off its sequences."""
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
