@@ -14,7 +14,7 @@ from atrium_common.images.pixels import Alpha, Pixels
 MAX_PROFILE_BYTES = 4 * 1024**2
 """A larger profile is left out of account; those of printing presses have 2 MiB."""
 
-_DEEP = "I;16"
+_DEEP = ("I;16", "I;16B")
 """16-bit grey; Pillow gives other pictures of 16 bits in 8."""
 
 _OPAQUE = 255
@@ -26,7 +26,7 @@ def to_srgb(image: Image.Image) -> tuple[Pixels, Alpha | None]:
     Returns:
         The colours, and the transparency; ``None`` where all of it is opaque.
     """
-    if image.mode == _DEEP:
+    if image.mode in _DEEP:
         grey, alpha = _in_8_bits(image)
     else:
         grey, alpha = image, _alpha(image)

@@ -7,19 +7,23 @@ that a caller learns why a GIF or an SVG does not work.
 import re
 
 PNG, JPEG, WEBP = "PNG", "JPEG", "WebP"
+BMP, GIF, TIFF = "BMP", "GIF", "TIFF"
 TAKEN = (PNG, JPEG, WEBP)
+"""What is decoded where nobody asks for more."""
+EVERY = (*TAKEN, BMP, GIF, TIFF)
+"""What can be decoded: of a GIF the first frame, of a TIFF any page."""
 
 _HEAD = 1024
 _MAGIC = (
     (0, b"\x89PNG\r\n\x1a\n", PNG),
     (0, b"\xff\xd8\xff", JPEG),
     (8, b"WEBP", WEBP),
-    (0, b"GIF8", "GIF"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
+    (0, b"GIF8", GIF),
+    (0, b"BM", BMP),
+    (0, b"II*\0", TIFF),
+    (0, b"MM\0*", TIFF),
+    (0, b"II+\0", "BigTIFF"),
+    (0, b"MM\0+", "BigTIFF"),
     (0, b"\0\0\1\0", "ICO"),
     (0, b"8BPS", "PSD"),
     (0, b"%PDF", "PDF"),
