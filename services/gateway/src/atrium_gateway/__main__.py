@@ -22,6 +22,7 @@ from atrium_gateway.admission_server import serving_admission
 from atrium_gateway.app import create_app
 from atrium_gateway.core import open_core
 from atrium_gateway.deps import Gateway
+from atrium_gateway.egress.fetcher import UrlFetcher
 from atrium_gateway.live import LiveLimits, LiveSessions
 from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimits
@@ -68,6 +69,7 @@ async def run(settings: GatewaySettings) -> None:
                 tls=client_tls(settings),
             )
         )
+        rules = settings.egress_rules()
         pipeline = Pipeline(core.admission)
         stack.push_async_callback(pipeline.drain)
         stack.callback(access_log.flush)
@@ -86,6 +88,7 @@ async def run(settings: GatewaySettings) -> None:
             now=lambda: datetime.now(UTC),
             live=LiveSessions(live_limits(settings)),
             max_picture_bytes=settings.max_picture_bytes,
+            fetcher=UrlFetcher(rules, registry=registry) if rules else None,
         )
         app = create_app(
             gateway,

@@ -9,10 +9,13 @@ import secrets
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from atrium_common.settings import SharedPrefixSettings
+from atrium_gateway.egress.addresses import read_network
+from atrium_gateway.egress.rules import EgressRules
+from atrium_gateway.egress.targets import read_host_rule
 from atrium_gateway.quota.limits import Window
 
 MIN_SECRET_BYTES = 32
@@ -106,6 +109,22 @@ class GatewaySettings(SharedPrefixSettings):
     live_idle_seconds: float = Field(default=45.0, gt=0)
     """A session of live transcription ends when its client sends nothing for so long; less
     than the stt service's own limit, whose end would be an error."""
+    fetch_hosts: tuple[str, ...] = ()
+    """Hosts that pictures and documents may be fetched from by URL: ``example.com``, or
+    ``*.example.com`` for any name below it; either with a port. Nothing is fetched if empty."""
+    fetch_private_networks: tuple[str, ...] = ()
+    """Networks such as ``10.1.0.0/16`` that hosts of `fetch_hosts` may be in although they
+    are not public."""
+    fetch_max_bytes: int = Field(default=32 << 20, ge=1024)
+    """Largest file that is fetched."""
+    fetch_max_redirects: int = Field(default=3, ge=0, le=10)
+    """Redirects that are followed; each is checked like the first address."""
+    fetch_seconds: float = Field(default=20.0, gt=0, le=300)
+    """Longest time for fetching one file, redirects included."""
+    fetch_connect_seconds: float = Field(default=5.0, gt=0, le=60)
+    """Longest time for one of its connections to stand."""
+    fetch_concurrency: int = Field(default=8, ge=1)
+    """Files that are fetched at once."""
     cors_origins: tuple[str, ...] = ()
     """Origins that browsers may call from; exact, no wildcard."""
     drain_seconds: float = Field(default=20.0, ge=0)
@@ -114,6 +133,34 @@ class GatewaySettings(SharedPrefixSettings):
     """Lowest level that is logged."""
     log_format: Literal["json", "console"] = "json"
     """One JSON object per line, or coloured text."""
+
+    @field_validator("fetch_hosts")
+    @classmethod
+    def _hosts_are_read(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            read_host_rule(host)
+        return hosts
+
+    @field_validator("fetch_private_networks")
+    @classmethod
+    def _networks_are_read(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for network in networks:
+            read_network(network)
+        return networks
+
+    def egress_rules(self) -> EgressRules | None:
+        """What may be fetched by URL; ``None`` for nothing."""
+        if not self.fetch_hosts:
+            return None
+        return EgressRules(
+            hosts=[read_host_rule(host) for host in self.fetch_hosts],
+            private=[read_network(network) for network in self.fetch_private_networks],
+            max_bytes=self.fetch_max_bytes,
+            max_redirects=self.fetch_max_redirects,
+            seconds=self.fetch_seconds,
+            connect_seconds=self.fetch_connect_seconds,
+            concurrency=self.fetch_concurrency,
+        )
 
     @property
     def spool_dir(self) -> Path:
