@@ -7,13 +7,14 @@ import msgspec
 from msgspec import Struct
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
+from atrium_common.domain import Capability, ModelInfo, ModelState
 from atrium_common.errors import AtriumError, NotFound
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.deps import OFFERED, Gateway
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.img2img import ImageEditUpstream
 from atrium_gateway.upstreams.pictures import Limits
+from atrium_gateway.upstreams.seeing import ReadingModel
 from atrium_gateway.upstreams.text2image import TextToImageUpstream
 
 _ENCODER = msgspec.json.Encoder()
@@ -47,6 +48,7 @@ class ModelDetail(Struct, frozen=True, kw_only=True):
             ``"unknown"`` while its service does not answer.
         default_for: Capabilities for which it serves requests that name no model.
         pictures: Sizes and steps that a picture model takes, while its service answers.
+        reading: Languages that a model reads, and pages at once, while its service answers.
     """
 
     id: str
@@ -62,6 +64,7 @@ class ModelDetail(Struct, frozen=True, kw_only=True):
     context_length: int | None
     embedding_dimensions: int | None
     pictures: Limits | None
+    reading: ReadingModel | None
 
 
 class ModelDetails(Struct, frozen=True):
@@ -99,9 +102,18 @@ async def list_model_details(exchange: Exchange) -> None:
         )
     )
     states = {model.id: model for models in answers for model in models}
-    limits = await _picture_limits(gateway, tenant=principal.tenant, request_id=request_id)
+    limits, readers = await asyncio.gather(
+        _picture_limits(gateway, tenant=principal.tenant, request_id=request_id),
+        _readers(gateway, tenant=principal.tenant, request_id=request_id),
+    )
     details = [
-        _detail(gateway, entry, states.get(entry.id), limits.get(entry.id))
+        _detail(
+            gateway,
+            entry,
+            states.get(entry.id),
+            pictures=limits.get(entry.id),
+            reading=readers.get(entry.id),
+        )
         for entry in _offered(gateway)
     ]
     await exchange.reply(_ENCODER.encode(ModelDetails(details)))
@@ -133,6 +145,17 @@ async def _picture_limits(gateway: Gateway, *, tenant: str, request_id: str) -> 
     return {limits.model: limits for answer in answers for limits in answer}
 
 
+async def _readers(gateway: Gateway, *, tenant: str, request_id: str) -> dict[str, ReadingModel]:
+    """What the models that read offer, by model; none while their service is down."""
+    if not gateway.services["img2text"].health.serving:
+        return {}
+    try:
+        readers = await gateway.img2text.readers(tenant=tenant, request_id=request_id)
+    except AtriumError:
+        return {}
+    return {reader.model: reader for reader in readers}
+
+
 def _offered(gateway: Gateway) -> list[ModelEntry]:
     return [entry for entry in gateway.catalogue if set(entry.capabilities) & set(OFFERED)]
 
@@ -145,13 +168,25 @@ def _object(entry: ModelEntry) -> ModelObject:
     )
 
 
+def _is_default(gateway: Gateway, entry: ModelEntry, capability: Capability) -> bool:
+    """Whether requests that name no model get this one; its service is that of the endpoint."""
+    seeing = capability in (Capability.IMAGE_TO_TEXT, Capability.OCR)
+    able = gateway.catalogue.with_capability(capability, service="img2text" if seeing else None)
+    return bool(able) and able[0] is entry
+
+
 def _detail(
-    gateway: Gateway, entry: ModelEntry, info: ModelInfo | None, pictures: Limits | None
+    gateway: Gateway,
+    entry: ModelEntry,
+    info: ModelInfo | None,
+    *,
+    pictures: Limits | None,
+    reading: ReadingModel | None,
 ) -> ModelDetail:
     defaults = [
         str(capability)
         for capability in entry.capabilities
-        if capability in OFFERED and gateway.resolve("", capability) is entry
+        if capability in OFFERED and _is_default(gateway, entry, capability)
     ]
     verified = info.verified_at if info and info.state is ModelState.READY else None
     return ModelDetail(
@@ -168,4 +203,5 @@ def _detail(
         context_length=entry.context_length,
         embedding_dimensions=entry.embedding_dimensions,
         pictures=pictures,
+        reading=reading,
     )

@@ -23,7 +23,8 @@ def operation(
     answer: type[Struct] | None = None,
     path: str = "",
     files: Mapping[str, Any] | None = None,
-    media: str = "",
+    raw: bool = False,
+    media: Sequence[str] = (),
     streams: bool = False,
     status: int = 200,
     public: bool = False,
@@ -37,7 +38,8 @@ def operation(
         answer: Struct of the answer.
         path: Name of the path's parameter, if it has one.
         files: Schema of the form's files; one `file` if not given.
-        media: Type of the file that the answer may be, e.g. ``"audio/*"``.
+        raw: True if the body may be the file itself.
+        media: Types of the file that the answer may be, e.g. ``"audio/*"``.
         streams: True if the answer may be server-sent events.
         status: Of an answer that is no error.
         public: True if no credential is needed.
@@ -47,6 +49,8 @@ def operation(
         content["application/json"] = {"schema": _ref(body)}
     if form is not None:
         content["multipart/form-data"] = {"schema": {"allOf": [_ref(form), files or _FILE]}}
+    if raw:
+        content["application/octet-stream"] = {"schema": _BINARY}
     response = _response(answer, media=media, streams=streams)
     extra: dict[str, Any] = {"responses": {str(status): response}}
     if content:
@@ -81,12 +85,14 @@ def _ref(kind: type[Struct]) -> dict[str, str]:
     return {"$ref": _REF.format(name=kind.__name__)}
 
 
-def _response(answer: type[Struct] | None, *, media: str, streams: bool) -> dict[str, Any]:
+def _response(
+    answer: type[Struct] | None, *, media: Sequence[str], streams: bool
+) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if answer is not None:
         content["application/json"] = {"schema": _ref(answer)}
-    if media:
-        content[media] = {"schema": {"type": "string", "format": "binary"}}
+    for kind in media:
+        content[kind] = {"schema": {"type": "string", "format": "binary"}}
     if streams:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return {"description": "Success", "content": content}

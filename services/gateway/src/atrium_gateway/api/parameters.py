@@ -19,6 +19,7 @@ from atrium_gateway.api.completions_schema import CompletionRequest
 from atrium_gateway.api.embeddings import EmbeddingRequest
 from atrium_gateway.api.images_schema import ImageEditJson, ImageRequest
 from atrium_gateway.api.picture_schema import ImageToImageJson, TextToImageRequest
+from atrium_gateway.api.seeing_schema import ImageToTextJson, OcrJson
 from atrium_gateway.api.speech_schema import SpeechRequest, TextToSpeechRequest, VoiceJson
 
 HARMLESS = frozenset(
@@ -85,6 +86,8 @@ PARAMETERS = {
     "/v1/images/edits": _lists(ImageEditJson, {*_NO_PICTURES, "markup"}, extra={"image"}),
     "/api/text-to-image": _lists(TextToImageRequest, set()),
     "/api/image-to-image": _lists(ImageToImageJson, set()),
+    "/api/image-to-text": _lists(ImageToTextJson, set(), extra={"file"}),
+    "/api/ocr": _lists(OcrJson, set(), extra={"file"}),
     "/api/speech-to-text": _lists(SpeechJson, set(), extra={"file"}),
     "/api/text-to-speech": _lists(TextToSpeechRequest, set()),
     "/api/voices": _lists(VoiceJson, set(), extra={"file"}),

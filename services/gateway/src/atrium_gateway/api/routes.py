@@ -31,6 +31,7 @@ from atrium_gateway.api.health import (
     show_readiness,
 )
 from atrium_gateway.api.image_to_image import create_image_to_image
+from atrium_gateway.api.image_to_text import create_image_to_text
 from atrium_gateway.api.images import create_image, edit_image
 from atrium_gateway.api.images_schema import (
     ImageEditForm,
@@ -46,6 +47,7 @@ from atrium_gateway.api.models import (
     list_models,
     retrieve_model,
 )
+from atrium_gateway.api.ocr import create_ocr
 from atrium_gateway.api.openapi import PICTURE_FILES, operation
 from atrium_gateway.api.picture_schema import (
     ImageToImageForm,
@@ -54,6 +56,14 @@ from atrium_gateway.api.picture_schema import (
     TextToImageRequest,
 )
 from atrium_gateway.api.realtime import ONLY_A_SOCKET, serve_realtime, show_realtime
+from atrium_gateway.api.seeing_schema import (
+    DOCUMENT_TYPES,
+    ImageToTextForm,
+    ImageToTextJson,
+    OcrForm,
+    OcrJson,
+    SeeingAnswer,
+)
 from atrium_gateway.api.speech import create_speech
 from atrium_gateway.api.speech_schema import (
     SpeechRequest,
@@ -113,7 +123,7 @@ PATHS = (
         "/v1/audio/speech",
         create_speech,
         "openai",
-        operation(body=SpeechRequest, media="audio/*", streams=True),
+        operation(body=SpeechRequest, media=("audio/*",), streams=True),
     ),
     Path(
         "POST",
@@ -171,7 +181,7 @@ PATHS = (
         create_text_to_speech,
         "suite",
         operation(
-            body=TextToSpeechRequest, answer=TextToSpeechAnswer, media="audio/*", streams=True
+            body=TextToSpeechRequest, answer=TextToSpeechAnswer, media=("audio/*",), streams=True
         ),
     ),
     Path(
@@ -179,7 +189,7 @@ PATHS = (
         "/api/text-to-image",
         create_text_to_image,
         "suite",
-        operation(body=TextToImageRequest, answer=PicturesAnswer, media="image/*", streams=True),
+        operation(body=TextToImageRequest, answer=PicturesAnswer, media=("image/*",), streams=True),
     ),
     Path(
         "POST",
@@ -191,7 +201,34 @@ PATHS = (
             form=ImageToImageForm,
             files=PICTURE_FILES,
             answer=PicturesAnswer,
-            media="image/*",
+            media=("image/*",),
+            streams=True,
+        ),
+    ),
+    Path(
+        "POST",
+        "/api/image-to-text",
+        create_image_to_text,
+        "suite",
+        operation(
+            body=ImageToTextJson,
+            form=ImageToTextForm,
+            raw=True,
+            answer=SeeingAnswer,
+            streams=True,
+        ),
+    ),
+    Path(
+        "POST",
+        "/api/ocr",
+        create_ocr,
+        "suite",
+        operation(
+            body=OcrJson,
+            form=OcrForm,
+            raw=True,
+            answer=SeeingAnswer,
+            media=tuple(DOCUMENT_TYPES.values()),
             streams=True,
         ),
     ),
@@ -265,6 +302,11 @@ STRUCTS: tuple[type[Struct], ...] = (
     ImageToImageForm,
     ImageToImageJson,
     PicturesAnswer,
+    ImageToTextForm,
+    ImageToTextJson,
+    OcrForm,
+    OcrJson,
+    SeeingAnswer,
     VoicesQuery,
     VoiceForm,
     VoiceJson,

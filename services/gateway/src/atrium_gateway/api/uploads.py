@@ -1,4 +1,4 @@
-"""Uploaded audio, from a form or a raw body, in a file that spills to disk when it grows."""
+"""Uploaded files, from a form or a raw body, in a file that spills to disk when it grows."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,9 @@ from atrium_gateway.api.exchange import Exchange
 MEMORY_BYTES = 1 << 20
 MAX_FIELDS = 64
 MAX_FIELD_BYTES = 64 << 10
-LIST_FIELDS = frozenset({"timestamp_granularities", "keywords", "hotwords", "loras"})
+LIST_FIELDS = frozenset(
+    {"timestamp_granularities", "keywords", "hotwords", "loras", "languages", "questions"}
+)
 LOW_BIT_RATE = 16_000
 """Bits per second of speech in a thrifty codec. Audio in a thriftier one lasts longer
 than its bound; its reservation then grows by the heartbeat."""
@@ -56,8 +58,29 @@ async def form_upload(exchange: Exchange) -> AsyncIterator[Upload]:
         HTTPException: 415 for another content type, 400 for a broken form.
         InvalidArgument: No file, an empty one, or a field given twice.
     """
+    async with form_parts(exchange) as (upload, fields):
+        if upload is None:
+            raise InvalidArgument("The form has no 'file'.", field="file")
+        try:
+            yield _checked(upload.file, upload.size or 0, fields)
+        except MediaError as err:
+            # A service knows the upload by its own name; this form calls it "file".
+            err.field = "file"
+            raise
+
+
+@asynccontextmanager
+async def form_parts(
+    exchange: Exchange,
+) -> AsyncIterator[tuple[UploadFile | None, dict[str, object]]]:
+    """Receives `multipart/form-data`: the field `file`, if there is one, and the others.
+
+    Raises:
+        HTTPException: 415 for another content type, 400 for a broken form.
+        InvalidArgument: A file by another name, or a field given twice.
+    """
     if media_type(exchange) != "multipart/form-data":
-        raise HTTPException(415, "Send the audio as multipart/form-data.")
+        raise HTTPException(415, "Send the file as multipart/form-data.")
     async with exchange.form(
         max_files=1, max_fields=MAX_FIELDS, max_part_size=MAX_FIELD_BYTES
     ) as form:
@@ -68,23 +91,23 @@ async def form_upload(exchange: Exchange) -> AsyncIterator[Upload]:
                 upload = _file(name, value)
             else:
                 put_field(fields, name, value)
-        if upload is None:
-            raise InvalidArgument("The form has no 'file'.", field="file")
-        try:
-            yield _checked(upload.file, upload.size or 0, fields)
-        except MediaError as err:
-            # A service knows the upload as "audio"; this form calls it "file".
-            err.field = "file"
-            raise
+        yield upload, fields
 
 
 @asynccontextmanager
 async def raw_upload(exchange: Exchange) -> AsyncIterator[Upload]:
-    """Receives a body that is the audio itself; the query has the parameters.
+    """Receives a body that is the file itself; the query has the parameters.
 
     Raises:
         InvalidArgument: The body is empty, or a parameter is given twice.
     """
+    async with raw_parts(exchange) as upload:
+        yield _checked(upload.file, upload.size, upload.fields)
+
+
+@asynccontextmanager
+async def raw_parts(exchange: Exchange) -> AsyncIterator[Upload]:
+    """As `raw_upload`, of a body that may be empty."""
     fields: dict[str, object] = {}
     for name, value in exchange.query_params.multi_items():
         put_field(fields, name, value)
@@ -97,7 +120,7 @@ async def raw_upload(exchange: Exchange) -> AsyncIterator[Upload]:
             else:
                 file.write(piece)
         file.seek(0)
-        yield _checked(cast(BinaryIO, file), size, fields)
+        yield Upload(cast(BinaryIO, file), size, fields)
 
 
 def media_type(exchange: Exchange) -> str:
@@ -128,5 +151,5 @@ def put_field(fields: dict[str, object], name: str, value: str) -> None:
 
 def _checked(file: BinaryIO, size: int, fields: dict[str, object]) -> Upload:
     if size == 0:
-        raise MediaError("The audio file is empty.", field="file")
+        raise MediaError("The file is empty.", field="file")
     return Upload(file, size, fields)

@@ -32,7 +32,7 @@ ANALYZE = f"/{SERVICE}/AnalyzeImage"
 READERS_SECONDS = 5.0
 """Longest time for asking what the models read."""
 
-DescriptionCall = StreamedCall[pb.DescribeImageResponse, Sequence[Caption]]
+DescriptionCall = StreamedCall[pb.DescribeImageResponse, list[Caption]]
 AnswerCall = StreamedCall[pb.AnswerQuestionResponse, AnswerPiece]
 ExtractionCall = StreamedCall[pb.ExtractTextResponse, ExtractionStep]
 AnalysisCall = StreamedCall[pb.AnalyzeImageResponse, AnalysisStep]

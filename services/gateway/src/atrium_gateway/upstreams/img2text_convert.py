@@ -1,6 +1,5 @@
 """The messages of the img2text service, to and from the gateway's own terms."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from atrium.img2text.v1 import img2text_pb2 as pb
@@ -81,7 +80,7 @@ def analysis_to_proto(job: Analysis) -> pb.AnalysisConfig:
     )
 
 
-def captions(message: pb.DescribeImageResponse) -> Sequence[Caption]:
+def captions(message: pb.DescribeImageResponse) -> list[Caption]:
     """Reads the captions that a message brings."""
     return [_caption(caption) for caption in message.captions]
 

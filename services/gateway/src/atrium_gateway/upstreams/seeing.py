@@ -202,6 +202,9 @@ only usage."""
 AnalysisStep = Caption | Answer | ExtractionStep
 """One message of an analysis."""
 
+SeeingStep = list[Caption] | AnswerPiece | AnalysisStep
+"""One message of any of them; a list has the captions of a description."""
+
 
 class ReadingModel(msgspec.Struct, frozen=True, kw_only=True):
     """What a model that reads offers.
