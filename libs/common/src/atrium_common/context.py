@@ -3,7 +3,7 @@
 `interceptors/context.py` fills it in; servicers, engines' queues and logs read it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -33,8 +33,11 @@ class RequestContext:
     reservation_id: str | None = None
 
 
+UsageReport = Callable[[Usage, Sequence[Usage]], None]
+"""Hears of what was consumed so far, and of the same by model where several work."""
+
 _CONTEXT: ContextVar[RequestContext] = ContextVar("atrium_request_context")
-_USAGE_REPORT: ContextVar[Callable[[Usage], None]] = ContextVar("atrium_usage_report")
+_USAGE_REPORT: ContextVar[UsageReport] = ContextVar("atrium_usage_report")
 _COVER: ContextVar[Callable[[Usage], Awaitable[None]]] = ContextVar("atrium_cover")
 
 
@@ -57,20 +60,25 @@ def bind_context(context: RequestContext) -> None:
     _CONTEXT.set(context)
 
 
-def report_usage(usage: Usage) -> None:
-    """Tells the edge what a unary RPC has consumed so far.
+def report_usage(usage: Usage, by_model: Sequence[Usage] = ()) -> None:
+    """Tells the edge what an RPC has consumed so far.
 
     A streaming RPC says so in every message. A unary one that is cancelled never
     sends its message, so a servicer that drains an engine calls this with each
-    event's cumulative usage; the last one is what a caller who left is charged.
-    Does nothing where nobody meters.
+    event's cumulative usage; a streaming one does where it works ahead of its
+    messages. The last one is what a caller who left is charged. Does nothing where
+    nobody meters.
+
+    Args:
+        usage: The total since the request began.
+        by_model: The same by model, where several do the work; adds up to `usage`.
     """
     report = _USAGE_REPORT.get(None)
     if report is not None:
-        report(usage)
+        report(usage, by_model)
 
 
-def bind_usage_report(report: Callable[[Usage], None]) -> None:
+def bind_usage_report(report: UsageReport) -> None:
     """Sets who hears `report_usage` in the task that runs now."""
     _USAGE_REPORT.set(report)
 

@@ -160,11 +160,7 @@ class Decoders:
         async with self.queue.enter(
             tenant=caller.tenant, weight=caller.weight, cost=cost, deadline=caller.deadline
         ):
-            decoding = asyncio.ensure_future(asyncio.to_thread(work))
-            try:
-                return await asyncio.shield(decoding)
-            finally:
-                await asyncio.wait({decoding})  # of a caller who left, too
+            return await in_thread(work)
 
 
 class HeldPixels:
@@ -204,6 +200,15 @@ class HeldPixels:
             self._held[tenant] -= held
             if not self._held[tenant]:
                 del self._held[tenant]
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Runs `work` in a thread; a caller who is cancelled waits until the thread is done."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    finally:
+        await asyncio.wait({working})
 
 
 async def _write(spool: UploadSpool, part: UploadChunk) -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from atrium_common.images import Pixels
+from atrium_img2text.reading import ReadingOrder
 
 MAX_TOKENS = 2048
 CAPTION_TOKENS = 64
@@ -161,3 +162,24 @@ class QuestionJob:
 
     order: QuestionOrder
     pixels: Pixels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisOrder:
+    """What is done with one upload, at least one of them.
+
+    Attributes:
+        description: Say what it shows.
+        questions: Answer these, at most 8.
+        extraction: Read its text.
+    """
+
+    description: DescriptionOrder | None = None
+    questions: Sequence[QuestionOrder] = ()
+    extraction: ReadingOrder | None = None
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Those that are asked, in the order of the parts; one may stand here repeatedly."""
+        parts = (self.description, *self.questions, self.extraction)
+        return tuple(part.model for part in parts if part is not None)

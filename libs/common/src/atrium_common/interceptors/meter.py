@@ -67,6 +67,7 @@ class Meter:
         self._interrupt = interrupt
         self._clock = clock
         self._usage: Usage | None = None
+        self._by_model: Sequence[Usage] | None = None
         self._message: Message | None = None
         self._closing: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
@@ -88,11 +89,13 @@ class Meter:
             return False
         self._message = message
         self._usage = None
+        self._by_model = None
         return self._is_short(message.usage)  # type: ignore[attr-defined]
 
-    def report(self, usage: Usage) -> None:
-        """Remembers the usage of a unary call that is still running."""
+    def report(self, usage: Usage, by_model: Sequence[Usage] = ()) -> None:
+        """Remembers the usage of a call that is still running; see `context.report_usage`."""
         self._usage = usage
+        self._by_model = by_model
         if self._growing is None and _grown(self._bound, usage, self._estimate.usage) is not None:
             self._growing = asyncio.get_running_loop().create_task(self._grow_apart())
 
@@ -103,8 +106,11 @@ class Meter:
         return self._usage
 
     def seen_by_model(self) -> Sequence[Usage]:
-        """Returns the last usage by model, where the last message says it; else empty."""
-        return [usage_from_proto(part) for part in getattr(self._message, "usage_by_model", ())]
+        """Returns the last usage seen by model, where it was told so; else empty."""
+        if self._by_model is None:
+            parts = getattr(self._message, "usage_by_model", ())
+            self._by_model = [usage_from_proto(part) for part in parts]
+        return self._by_model
 
     async def grow(self) -> None:
         """Grows the reservation over what was seen, by the estimate once more.

@@ -4,9 +4,10 @@ from functools import partial
 from pathlib import Path
 
 from atrium_common.images import EVERY, count_tiff_pages, read_bytes, read_picture
+from atrium_common.intake import in_thread
 from atrium_img2text.documents.document import DocumentLimits
 from atrium_img2text.documents.refusals import too_many_pages
-from atrium_img2text.documents.turns import Turns, in_thread
+from atrium_img2text.documents.turns import Turns
 from atrium_img2text.reading import DEFAULT_RESOLUTION, DocumentInfo, PageImage
 
 _TIFF = "TIFF"

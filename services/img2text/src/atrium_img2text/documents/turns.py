@@ -1,15 +1,10 @@
-"""A caller's turns at a queue, and work that nobody leaves behind. Documents use both."""
+"""A caller's turns at a queue. Documents wait in them."""
 
-import asyncio
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import TypeVar
 
 from atrium_common.context import RequestContext
 from atrium_common.work import Ticket, WorkQueue
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,12 +27,3 @@ class Turns:
             cost=cost,
             deadline=self.caller.deadline,
         )
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Runs `work` in a thread. A caller who is cancelled waits until the thread is done."""
-    working = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(working)
-    finally:
-        await asyncio.wait({working})
