@@ -4,14 +4,17 @@ A form is written page by page into an unnamed temporary file, so that memory ho
 page at most. The service calls this.
 """
 
-import importlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self, cast
 
+from atrium_img2text.forms.alto import AltoWriter
+from atrium_img2text.forms.hocr import HocrWriter
+from atrium_img2text.forms.pdf import PdfWriter
+from atrium_img2text.forms.plain import TextWriter, TsvWriter
 from atrium_img2text.reading import DocumentFormat, Page, PageImage
 
 
@@ -33,12 +36,12 @@ class FormWriter(Protocol):
         ...
 
 
-_WRITERS: Mapping[DocumentFormat, str] = {
-    DocumentFormat.TEXT: "plain:TextWriter",
-    DocumentFormat.TSV: "plain:TsvWriter",
-    DocumentFormat.HOCR: "hocr:HocrWriter",
-    DocumentFormat.ALTO: "alto:AltoWriter",
-    DocumentFormat.PDF: "pdf:PdfWriter",
+_WRITERS: Mapping[DocumentFormat, Callable[[BinaryIO], FormWriter]] = {
+    DocumentFormat.TEXT: TextWriter,
+    DocumentFormat.TSV: TsvWriter,
+    DocumentFormat.HOCR: HocrWriter,
+    DocumentFormat.ALTO: AltoWriter,
+    DocumentFormat.PDF: PdfWriter,
 }
 
 
@@ -60,10 +63,10 @@ class WrittenForm:
 class Form:
     """A document that grows page by page; its methods block, so call them in a thread.
 
-        with open_form(DocumentFormat.PDF) as form:
-            form.add(page, image)  # for each page, in order
-            written = form.finish()
-            ...  # its file lives until the block ends
+    with open_form(DocumentFormat.PDF) as form:
+        form.add(page, image)  # for each page, in order
+        written = form.finish()
+        ...  # its file lives until the block ends
     """
 
     def __init__(self, file: BinaryIO, writer: FormWriter) -> None:
@@ -124,7 +127,6 @@ def open_form(format: DocumentFormat, folder: Path | None = None) -> Form:
     Raises:
         OSError: There is no room for the file.
     """
-    module, name = _WRITERS[format].split(":")
-    writer = getattr(importlib.import_module(f"atrium_img2text.forms.{module}"), name)
-    file = cast("BinaryIO", tempfile.TemporaryFile(prefix="atrium-form-", dir=folder))
-    return Form(file, writer(file))
+    # Its form closes it.
+    file = cast("BinaryIO", tempfile.TemporaryFile(prefix="atrium-form-", dir=folder))  # noqa: SIM115
+    return Form(file, _WRITERS[format](file))
