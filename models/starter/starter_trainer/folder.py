@@ -31,8 +31,13 @@ def save(folder: Path, *, painter: Painter, vae: AutoencoderKL, tokenizer: CLIPT
     for name, part in parts.items():
         part.save_pretrained(folder / name)
     write_json(folder / "model_index.json", _index(parts))
+    readable(folder)
+
+
+def readable(folder: Path) -> None:
+    """Lets everyone read a model: libraries write weights for their owner alone."""
     for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)  # weights are written for their owner alone
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def catalogue_lines(folder: Path) -> list[str]:

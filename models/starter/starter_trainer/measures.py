@@ -49,7 +49,8 @@ class Result:
         return f"{self.name:28} n={self.pictures:<4} {cells}"
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean(values: Iterable[float]) -> float:
+    """Of a row's pictures."""
     return float(np.mean(list(values)))
 
 
@@ -60,12 +61,12 @@ def _texts(name: str, drawer: Drawer, scenes: Sequence[Scene]) -> Result:
     pictures = drawer.draw(orders)
     verdicts = [judge(picture, scene) for picture, scene in zip(pictures, scenes, strict=True)]
     figures = {
-        "right": _mean(verdict.right for verdict in verdicts),
-        "colours": _mean(verdict.colours for verdict in verdicts),
-        "count": _mean(verdict.count for verdict in verdicts),
-        "shapes": _mean(verdict.shapes for verdict in verdicts),
-        "background": _mean(verdict.background for verdict in verdicts),
-        "fit": _mean(verdict.fit for verdict in verdicts),
+        "right": mean(verdict.right for verdict in verdicts),
+        "colours": mean(verdict.colours for verdict in verdicts),
+        "count": mean(verdict.count for verdict in verdicts),
+        "shapes": mean(verdict.shapes for verdict in verdicts),
+        "background": mean(verdict.background for verdict in verdicts),
+        "fit": mean(verdict.fit for verdict in verdicts),
     }
     return Result(name=name, pictures=len(pictures), figures=figures, sheet=pictures)
 
@@ -97,9 +98,9 @@ def _edits(
     wanted = [scene.figures[0] for scene in asked]
     pairs = list(zip(seen, wanted, strict=True))
     figures = {
-        "colour": _mean(one is not None and one.colour == two.colour for one, two in pairs),
-        "shape": _mean(one is not None and one.shape == two.shape for one, two in pairs),
-        "IoU": _mean(map(silhouette_iou, sources, edited)),
+        "colour": mean(one is not None and one.colour == two.colour for one, two in pairs),
+        "shape": mean(one is not None and one.shape == two.shape for one, two in pairs),
+        "IoU": mean(map(silhouette_iou, sources, edited)),
     }
     sheet = [picture for pair in zip(sources, edited, strict=True) for picture in pair]
     return Result(name=name, pictures=pictures, figures=figures, sheet=sheet)
