@@ -1,0 +1,35 @@
+"""Starts the service that sees: settings, then engines, then the server until a signal."""
+
+import asyncio
+
+from atrium_common.catalogue import Catalogue, CatalogueError
+from atrium_common.registry import with_engine
+from atrium_common.server import serve
+from atrium_common.weights import WeightStore
+from atrium_img2text.engines import open_engines
+from atrium_img2text.intake import Intake
+from atrium_img2text.servicer import ImageUnderstandingServicer
+from atrium_img2text.settings import ImageUnderstandingSettings
+
+
+def main() -> None:
+    """Serves until SIGTERM or SIGINT."""
+    settings = ImageUnderstandingSettings()
+    try:
+        catalogue = Catalogue.load(settings.catalogue)
+        entries = with_engine(catalogue.for_service("img2text"), settings.engine)
+        engines = open_engines(entries, store=WeightStore(settings.models_dir))
+    except CatalogueError as error:
+        raise SystemExit(f"atrium_img2text: {error}") from None
+    servicer = ImageUnderstandingServicer(
+        engines,
+        catalogue,
+        intake=Intake(settings.intake_limits()),
+        max_pages=settings.max_pages,
+        max_queue=settings.max_queue,
+    )
+    asyncio.run(serve(servicer, engines, settings))
+
+
+if __name__ == "__main__":
+    main()
