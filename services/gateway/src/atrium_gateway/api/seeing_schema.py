@@ -161,11 +161,11 @@ class SeeingDone(Struct, frozen=True, kw_only=True):
     usage_by_model: list[SeeingUsage] | UnsetType = UNSET
 
 
-class SeeingAnswer(SeeingInfo, frozen=True, kw_only=True):
+class SeeingAnswer(Struct, frozen=True, kw_only=True):
     """Answer of `POST /api/image-to-text` and `/api/ocr` as JSON; it has what was asked for.
 
     Attributes:
-        model: That sees; of `/api/ocr` that reads.
+        model: That sees.
         ocr_model: That reads.
         info: What the document is.
         captions: The likeliest first.
@@ -177,8 +177,12 @@ class SeeingAnswer(SeeingInfo, frozen=True, kw_only=True):
     """
 
     id: str
+    task: Task
+    model: str | UnsetType = UNSET
+    ocr_model: str | UnsetType = UNSET
     captions: list[Caption] | UnsetType = UNSET
     answers: list[QuestionAnswered] | UnsetType = UNSET
+    info: DocumentInfo | UnsetType = UNSET
     text: str | UnsetType = UNSET
     pages: list[Page] | UnsetType = UNSET
     document: DocumentObject | UnsetType = UNSET
