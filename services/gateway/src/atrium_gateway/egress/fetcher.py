@@ -129,9 +129,10 @@ class UrlFetcher:
         )
         connect, read = self._rules.connect_seconds, self._rules.seconds
         async with (
+            PinnedBackend(addresses) as network,
             # One for each hop: a kept connection would outlive the check of its address.
             httpcore2.AsyncConnectionPool(
-                ssl_context=self._tls, http2=False, network_backend=PinnedBackend(addresses)
+                ssl_context=self._tls, http2=False, network_backend=network
             ) as pool,
             pool.stream(
                 "GET",

@@ -8,6 +8,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import ip_address
+from typing import Self
 
 import httpcore2
 
@@ -44,11 +45,23 @@ async def checked_addresses(
 
 
 class PinnedBackend(httpcore2.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, whatever host is asked for."""
+    """Connects to the addresses that were checked, whatever host is asked for.
+
+    An asynchronous context manager: what it connected is closed when the block ends, also
+    where a handshake was cancelled in its midst.
+    """
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = addresses[:_MAX_TRIED]
         self._system = httpcore2.AnyIOBackend()
+        self._streams: list[httpcore2.AsyncNetworkStream] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for stream in self._streams:
+            await stream.aclose()
 
     async def connect_tcp(
         self,
@@ -62,7 +75,14 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         *first, last = self._addresses
         for address in first:
             try:
-                return await self._system.connect_tcp(str(address), port, timeout)
+                return await self._connect(address, port, timeout)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
                 continue
-        return await self._system.connect_tcp(str(last), port, timeout)
+        return await self._connect(last, port, timeout)
+
+    async def _connect(
+        self, address: Address, port: int, timeout: float | None
+    ) -> httpcore2.AsyncNetworkStream:
+        stream = await self._system.connect_tcp(str(address), port, timeout)
+        self._streams.append(stream)
+        return stream
