@@ -7,7 +7,8 @@ from drawing_service import adapters, asked, entry, serving
 
 from atrium_common.interceptors.metadata import REQUEST_ID
 from atrium_common.testing import tenant_metadata
-from atrium_diffusion.testing.leaving import CountingEngine, leave
+from atrium_common.testing.leaving import leave
+from atrium_diffusion.testing.leaving import CountingEngine
 
 CALLERS = 300
 AT_ONCE = 24

@@ -1,8 +1,5 @@
-"""Callers who leave at any moment, and an engine that knows what each of them must pay."""
+"""An engine that knows what each of its callers must pay; for tests of those who leave."""
 
-import asyncio
-import contextlib
-import random
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -40,16 +37,3 @@ class CountingEngine(FakeEngine):
     def work(self, seed: int) -> tuple[int, int]:
         """Returns the pictures and thousandths of megapixel-steps of a request."""
         return self.images[seed], counted(self.pixel_steps[seed])
-
-
-async def leave(call: Any, chance: random.Random) -> None:
-    """Leaves a call after some messages or some time, or stays to its end."""
-    way = chance.choice(("messages", "time", "stay"))
-    messages = chance.randint(0, 40) if way == "messages" else 10_000
-    patience = chance.uniform(0, 0.1) if way == "time" else None
-    answers = aiter(call)
-    with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-        async with asyncio.timeout(patience):
-            while messages and await anext(answers, None) is not None:
-                messages -= 1
-    call.cancel()
