@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from rest_services import (
     CATALOGUE,
     Prudish,
+    running_img2text,
     running_llm,
     running_pictures,
     running_stt,
@@ -58,6 +59,7 @@ class Rest:
     stt_engine: Any
     drawing_engine: Any
     editing_engine: Any
+    seeing_engine: Any
     safety: Prudish
     stop_stt: Callable[[], Awaitable[None]]
     live: LiveSessions
@@ -165,6 +167,10 @@ async def running_rest(
         if pictures:
             running = await stack.enter_async_context(running_pictures(catalogue, safety))
             drawing, drawing_port, editing, editing_port = running
+        seeing_engine, seeing_port = None, free_port()
+        if seeing := bool(catalogue.for_service("img2text")):
+            service = await stack.enter_async_context(running_img2text(catalogue))
+            seeing_engine, seeing_port = service
         fleet = await stack.enter_async_context(
             open_fleet(
                 llm_target=f"127.0.0.1:{llm_port}",
@@ -172,7 +178,7 @@ async def running_rest(
                 tts_target=f"127.0.0.1:{tts_port}",
                 text2image_target=f"127.0.0.1:{drawing_port}",
                 img2img_target=f"127.0.0.1:{editing_port}",
-                img2text_target=f"127.0.0.1:{free_port()}",
+                img2text_target=f"127.0.0.1:{seeing_port}",
                 service_credential=CREDENTIAL,
             )
         )
@@ -208,9 +214,10 @@ async def running_rest(
             cors_origins=("https://app.example",),
         )
         async with asyncio.timeout(10):
-            up = {"llm": llm, "stt": True, "tts": tts, "text2image": pictures, "img2img": pictures}
+            up = {"llm": llm, "stt": True, "tts": tts, "img2text": seeing}
+            up |= {"text2image": pictures, "img2img": pictures}
             for name, watch in fleet.watches.items():
-                if up.get(name):
+                if up[name]:
                     await watch.until_serving()
         port = await stack.enter_async_context(serving(app, gateway.live))
         yield Rest(
@@ -223,6 +230,7 @@ async def running_rest(
             stt_engine=stt_engine,
             drawing_engine=drawing,
             editing_engine=editing,
+            seeing_engine=seeing_engine,
             safety=safety,
             stop_stt=stt.aclose,
             live=gateway.live,

@@ -17,6 +17,9 @@ from atrium_diffusion.studio import Studio
 from atrium_img2img.engines import open_engines as open_img2img
 from atrium_img2img.servicer import ImageEditServicer
 from atrium_img2img.uploads import Uploads
+from atrium_img2text.engines import open_engines as open_img2text
+from atrium_img2text.intake import Intake
+from atrium_img2text.servicer import ImageUnderstandingServicer
 from atrium_llm.engines import open_engines as open_llm
 from atrium_llm.servicer import TextGenerationServicer
 from atrium_stt.engines import open_engines as open_stt
@@ -54,6 +57,13 @@ models:
      aliases: [gpt-image-1, dall-e-2], options: {default_steps: 10}}
   - {id: fake-slow-edits, service: img2img, capabilities: [image-to-image], engine: fake,
      options: {seconds_per_step: 0.01, default_steps: 150}}
+  - {id: fake-vision, service: img2text, capabilities: [image-to-text], engine: fake,
+     aliases: [gpt-4o], context_length: 8192, price: {image: 1}}
+  - {id: fake-slow-vision, service: img2text, capabilities: [image-to-text], engine: fake,
+     context_length: 8192, options: {seconds_per_step: 0.01}}
+  - {id: fake-ocr, service: img2text, capabilities: [ocr], engine: fake, price: {page: 2}}
+  - {id: fake-slow-ocr, service: img2text, capabilities: [ocr], engine: fake,
+     options: {seconds_per_page: 0.05}}
 adapters:
   - {id: fake-lora, kind: lora, models: [fake-pictures, fake-edits],
      digest: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
@@ -95,6 +105,15 @@ async def running_tts(catalogue: Catalogue, folder: Path) -> AsyncIterator[tuple
     servicer = SpeechServicer(
         router, catalogue, speaker=Speaker(router), voices=VoiceStore(folder / "voices")
     )
+    async with running_server(servicer, router) as service:
+        yield router.engines[0], service.port
+
+
+@asynccontextmanager
+async def running_img2text(catalogue: Catalogue) -> AsyncIterator[tuple[Any, int]]:
+    """Runs the service that sees; gives its fake engine and its port."""
+    router = open_img2text(catalogue.for_service("img2text"), store=WeightStore(Path("unused")))
+    servicer = ImageUnderstandingServicer(router, catalogue, intake=Intake())
     async with running_server(servicer, router) as service:
         yield router.engines[0], service.port
 
