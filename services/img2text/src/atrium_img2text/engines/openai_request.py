@@ -112,7 +112,7 @@ def data_url(pixels: Pixels, options: OpenAIVisionOptions) -> str:
             kind, data = "jpeg", encode_within(shown, max_bytes=options.max_image_bytes)
         except ValueError as error:
             raise InvalidArgument(
-                "The picture is too large for the provider of this model.", field="image"
+                "The picture is too large for the provider of this model.", field="chunk"
             ) from error
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
