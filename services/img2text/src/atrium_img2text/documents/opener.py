@@ -41,6 +41,7 @@ class DocumentOpener:
         self.limits = limits or DocumentLimits()
         self.decoding = WorkQueue(slots=self.limits.max_decoding, max_queue=_MAX_WAITING)
         self.drawing = WorkQueue(slots=self.limits.max_workers, max_queue=_MAX_WAITING)
+        self._resting: set[PdfDocument] = set()
         # Not the loop's own threads: those who wait for a process would keep uploads from
         # being written.
         self._threads = ThreadPoolExecutor(self.limits.max_workers, "atrium-pdf")
@@ -82,6 +83,7 @@ class DocumentOpener:
                 field=field,
                 turns=Turns(self.drawing, caller),
                 threads=self._threads,
+                resting=self._resting,
             )
             async with opening as document:
                 yield document

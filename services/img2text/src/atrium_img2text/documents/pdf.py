@@ -1,8 +1,8 @@
 """A PDF as a document, drawn by a process that holds one of a few turns. The opener makes it.
 
 The process lives from page to page, so that a document is opened once. When others wait for
-a turn, it gives way after each page and is started again later: a long document does not
-keep a short one waiting.
+a turn, it gives way, after a page or while it rests between two, and is started again later:
+neither a long document nor one whose reader is slow keeps another waiting.
 """
 
 import asyncio
@@ -45,6 +45,7 @@ class PdfDocument:
         field: str,
         turns: Turns,
         threads: Executor,
+        resting: "set[PdfDocument]",
     ) -> None:
         """Starts nothing; `open` does."""
         self._path = path
@@ -52,6 +53,7 @@ class PdfDocument:
         self._field = field
         self._turns = turns
         self._threads = threads
+        self._resting = resting
         self._turn = AsyncExitStack()
         self._process: PdfProcess | None = None
         self._pages = 0
@@ -66,6 +68,7 @@ class PdfDocument:
         field: str,
         turns: Turns,
         threads: Executor,
+        resting: "set[PdfDocument]",
     ) -> AsyncIterator[Self]:
         """Opens a file; its process has ended when the block has.
 
@@ -75,13 +78,15 @@ class PdfDocument:
             field: Names the upload in refusals.
             turns: Where it waits before it starts a process.
             threads: Where processes are waited for; as many as there are turns.
+            resting: Shared by all that share turns: those who hold one and draw nothing.
 
         Raises:
             MediaError: It is encrypted, damaged, has too many pages, or takes too long.
         """
-        document = cls(path, limits, field=field, turns=turns, threads=threads)
+        document = cls(path, limits, field=field, turns=turns, threads=threads, resting=resting)
         try:
             await document._drawing()
+            await document._rest()
             yield document
         finally:
             await document._let_go()
@@ -95,11 +100,11 @@ class PdfDocument:
         """As `Document.page`."""
         if not 1 <= number <= self._pages:
             raise self._refusal(f"The PDF has {self._pages} pages, not {number}.")
-        if self._turns.queue.depth:
-            await self._let_go()
+        self._resting.discard(self)
         process = await self._drawing()
         what = f"Page {number} of the PDF"
         drawn = await self._answer(process, partial(process.draw, number - 1, resolution), what)
+        await self._rest()
         return PageImage(number=number, pixels=drawn.pixels, resolution=drawn.resolution)
 
     async def first_picture(self) -> PageImage:
@@ -110,6 +115,8 @@ class PdfDocument:
         """Returns the process, started in its turn if there is none."""
         if self._process is not None:
             return self._process
+        while self._resting and self._turns.queue.running >= self._limits.max_workers:
+            await next(iter(self._resting))._let_go()
         await self._turn.enter_async_context(self._turns.enter(cost=1))
         limits = self._limits
         bounds = DrawingBounds(
@@ -126,10 +133,20 @@ class PdfDocument:
         self._pages = pages
         return process
 
+    async def _rest(self) -> None:
+        """Keeps the process for the next page, unless others wait for a turn."""
+        if self._turns.queue.depth:
+            await self._let_go()
+        else:
+            self._resting.add(self)
+
     async def _let_go(self) -> None:
         """Ends the process and the turn."""
+        self._resting.discard(self)
         self._process = None
-        await self._turn.aclose()
+        # Another one may end this turn while this one waits for its next.
+        turn, self._turn = self._turn, AsyncExitStack()
+        await turn.aclose()
 
     async def _answer(self, process: PdfProcess, work: Callable[[], T], what: str) -> T:
         """Waits for an answer of the process; one that takes too long ends it.
