@@ -239,6 +239,20 @@ async def test_pictures_are_made_smaller_and_impossible_ones_refused(
     assert "500 x 1" in caught.value.message
 
 
+@pytest.mark.parametrize("place", ["chat_template.json", "tokenizer_config.json"])
+async def test_templates_stand_where_older_folders_have_them(tmp_path: Path, place: str) -> None:
+    write_llava(tmp_path)
+    template = tmp_path / "chat_template.jinja"
+    file = tmp_path / place
+    content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    content["chat_template"] = template.read_text(encoding="utf-8")
+    file.write_text(json.dumps(content), encoding="utf-8")
+    template.unlink()
+    async with opened(entry(tmp_path)) as engine:
+        engine.check_question(asking(instructions="Be brief.").order)
+        assert (await answered(engine, asking())).text
+
+
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [

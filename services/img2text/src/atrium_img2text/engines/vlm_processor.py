@@ -35,8 +35,11 @@ def load_processor(folder: Path) -> ProcessorMixin:
     kind = _processor_class(folder)
     parts = [_part(folder, kind, name) for name in kind.get_attributes()]  # type: ignore[no-untyped-call]
     settings, _ = kind.get_processor_dict(folder, local_files_only=True)
-    processor = _without_videos(kind).from_args_and_dict(parts, settings)
-    return cast(ProcessorMixin, processor)
+    made = _without_videos(kind).from_args_and_dict(parts, settings)
+    processor = cast(ProcessorMixin, made)
+    # Older folders have the template with the tokenizer alone.
+    processor.chat_template = processor.chat_template or tokenizer_of(processor).chat_template
+    return processor
 
 
 def tokenizer_of(processor: ProcessorMixin) -> PreTrainedTokenizerFast:
