@@ -36,7 +36,7 @@ from atrium_common.images.jpeg import MAX_SCANS, count_scans
 from atrium_common.images.orientation import UPRIGHT, read_orientation, turn_upright
 from atrium_common.images.pixels import Alpha, Pixels, Size, size_of
 from atrium_common.images.sniff import BMP, GIF, JPEG, PNG, TAKEN, TIFF, WEBP, name_format
-from atrium_common.images.tiff import only_tiff_page
+from atrium_common.images.tiff import only_tiff_page, silence_decoder
 
 # The classes themselves: `Image.open` makes several pictures of a JPEG with an appendix.
 _READERS: dict[str | None, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
@@ -139,6 +139,7 @@ def read_picture(
     if name is None or reader is None:
         raise _not_taken(name, formats, field)
     if name == TIFF:
+        silence_decoder()
         data = only_tiff_page(data, page, field=field)
     try:
         with reader(io.BytesIO(data)) as image:

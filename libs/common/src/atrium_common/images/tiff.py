@@ -5,8 +5,12 @@ A TIFF is a chain of directories, each of which describes a page and says where 
 is; a file can make the chain a loop, or hang thousands of them over the same few bytes.
 """
 
+import ctypes
+import functools
 import struct
 from dataclasses import dataclass
+
+from PIL import _imaging
 
 from atrium_common.errors import MediaError
 
@@ -69,6 +73,19 @@ def only_tiff_page(data: bytes, number: int, *, field: str) -> bytes:
     offset = pages[-1]
     _check(_read_directory(data, offset, field), field)
     return data[:4] + struct.pack(f"{_BYTE_ORDERS[data[:4]]}I", offset) + data[8:]
+
+
+@functools.cache
+def silence_decoder() -> None:
+    """Keeps libtiff from writing to standard error, which it does for every damaged row.
+
+    Pillow has no switch for it. Where Pillow's libtiff can't be reached, all is as it was.
+    """
+    libtiff = ctypes.CDLL(_imaging.__file__)
+    for name in ("TIFFSetErrorHandler", "TIFFSetErrorHandlerExt", "TIFFSetWarningHandler"):
+        set_handler = getattr(libtiff, name, None)
+        if set_handler is not None:
+            set_handler(None)
 
 
 def _find_pages(data: bytes, *, most: int, field: str) -> list[int]:
