@@ -9,12 +9,12 @@ from itertools import chain
 
 from atrium_common.images import Pixels
 from atrium_img2text.domain import DescriptionOrder, QuestionOrder
+from atrium_img2text.languages import shortest
 from atrium_img2text.reading import Box, Line, Page, PageImage, PageLayout, ReadingOrder, Word
 
 IMAGE_TOKENS = 16
 """What a picture takes of the context."""
 
-_SHORTEST_CODES = {"deu": "de", "eng": "en", "fra": "fr", "spa": "es", "ita": "it"}
 _LESS_SURE = 0.05
 """A word is less sure than the one before it by this."""
 
@@ -81,7 +81,7 @@ def page_read(
         width=width,
         height=height,
         script="Latn",
-        languages=[_SHORTEST_CODES.get(code, code) for code in languages],
+        languages=[shortest(code) for code in languages],
         confidence=sum(sure) / len(sure) if sure else 0.0,
         inference=timedelta(seconds=seconds),
     )

@@ -23,6 +23,7 @@ Message = Mapping[str, object]
 
 _MARK = "quokka"
 _GREY = np.full((64, 64, 3), 128, np.uint8)
+_LONG = "a b c d"
 
 
 class ChatTemplate:
@@ -32,6 +33,7 @@ class ChatTemplate:
         takes_instructions: Whether there is a place for the operator's.
         takes_history: Whether there is a place for earlier turns.
         takes_prefix: Whether an answer can be begun for the model.
+        per_token: Names of the tensors with a value for each token, the tokens among them.
     """
 
     def __init__(self, processor: ProcessorMixin) -> None:
@@ -46,8 +48,11 @@ class ChatTemplate:
         self._reserved = reserved_tokens(processor)
         if not processor.chat_template:
             raise ValueError("the model has no chat template")
+        short, long = (self._tensors([_seeing(text, _GREY)]) for text in ("a", _LONG))
+        self.per_token = frozenset(
+            name for name, tensor in short.items() if tensor.shape != long[name].shape
+        )
         plain = [_seeing("a")]
-        self._rendered([_seeing("a", _GREY)], tokenize=True)
         self.takes_instructions = self._shows([_said("system", _MARK), *plain])
         self.takes_history = self._shows([*plain, _said("assistant", _MARK), _said("user", "a")])
         self.takes_prefix = self._shows([*plain, _said("assistant", _MARK)], begun=True)
@@ -85,13 +90,16 @@ class ChatTemplate:
     ) -> Mapping[str, Tensor]:
         """Returns what the model reads; the token ids have the shape ``[1, length]``."""
         try:
-            read = self._rendered(messages, begun=begun, tokenize=True)
+            return self._tensors(messages, begun=begun)
         except ValueError as error:
             height, width = pixels.shape[:2]
             raise MediaError(
                 f"The model can't read a picture of {width} x {height} pixels.", field="chunk"
             ) from error
-        return cast("Mapping[str, Tensor]", read)
+
+    def _tensors(self, messages: Sequence[Message], *, begun: bool = False) -> Mapping[str, Tensor]:
+        read = cast("Mapping[str, object]", self._rendered(messages, begun=begun, tokenize=True))
+        return {name: value for name, value in read.items() if isinstance(value, Tensor)}
 
     def _check(self, texts: Iterable[tuple[str, str]]) -> None:
         """Refuses texts that the model would take for pictures, or for the end of a message."""

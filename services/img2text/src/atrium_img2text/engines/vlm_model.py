@@ -37,9 +37,6 @@ from atrium_img2text.engines.captioning.model import Inputs, Prepared
 from atrium_img2text.engines.vlm_chat import ChatTemplate
 from atrium_img2text.engines.vlm_processor import load_processor, tokenizer_of
 
-_PER_TOKEN = ("attention_mask", "token_type_ids", "mm_token_type_ids")
-"""Tensors with a value for each token, besides the tokens themselves; 0 is padding."""
-
 
 class VlmModel:
     """One loaded model; meets `CaptioningModel`."""
@@ -108,10 +105,9 @@ class VlmModel:
         batch: dict[str, Tensor] = {}
         for name in rows[0].features:
             parts = [row.features[name] for row in rows]
-            if name == "input_ids" or name in _PER_TOKEN:
+            if name in self._template.per_token:
                 filling = self.pad_token if name == "input_ids" else 0
-                parts = [pad(part, (longest - part.shape[1], 0), value=filling) for part in parts]
-                joined = torch.cat(parts)
+                joined = torch.cat([_on_the_left(part, longest, filling) for part in parts])
             else:
                 joined = _joined(parts)
             if joined.is_floating_point():
@@ -174,8 +170,7 @@ class VlmModel:
                 field=field,
                 reason="CONTEXT_LENGTH_EXCEEDED",
             )
-        features = {name: value for name, value in read.items() if isinstance(value, Tensor)}
-        return Prepared(features=features, input_tokens=length, room=room)
+        return Prepared(features=read, input_tokens=length, room=room)
 
 
 def _loaded(folder: Path, dtype: str | None, device: torch.device) -> PreTrainedModel:
@@ -186,6 +181,12 @@ def _loaded(folder: Path, dtype: str | None, device: torch.device) -> PreTrained
     )
     place(model, device)
     return model
+
+
+def _on_the_left(part: Tensor, length: int, filling: int) -> Tensor:
+    """Fills the second axis up to `length`, before what is there."""
+    others = [0, 0] * (part.dim() - 2)
+    return pad(part, [*others, length - part.shape[1], 0], value=filling)
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
