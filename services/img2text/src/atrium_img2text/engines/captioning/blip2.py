@@ -83,8 +83,6 @@ class Blip2Model:
         self._tokenizer = cast(
             PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder, local_files_only=True)
         )
-        # What a caller writes is text, also where it reads like "<image>" or an end token.
-        self._tokenizer.backend_tokenizer.encode_special_tokens = True
         self._images = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
         self._pixel_type = torch.float16 if dtype == "int8" else self._model.dtype
         self._prompt = description_prompt
@@ -173,8 +171,11 @@ class Blip2Model:
         return Prepared(features=features, input_tokens=len(ids), room=room)
 
     def _encode(self, prompt: str) -> list[int]:
-        """Encodes a prompt with OPT's token before it, or T5's behind it."""
-        ids: list[int] = self._tokenizer.encode(prompt, add_special_tokens=False)
+        """Encodes a prompt with OPT's token before it, or T5's behind it.
+
+        What a caller writes is text, also where it reads like ``<image>`` or an end token.
+        """
+        ids = self._tokenizer.encode(prompt, add_special_tokens=False, split_special_tokens=True)
         return [*ids, self._border] if self._encoder_decoder else [self._border, *ids]
 
     def _read_generation_config(self, text: PreTrainedConfig) -> None:
@@ -185,6 +186,10 @@ class Blip2Model:
         )
         self.pad_token: int = text.pad_token_id or 0
         self._border: int = text.eos_token_id if self._encoder_decoder else text.bos_token_id
-        # The language model generates, by a generation config that is its own.
-        plain = plain_generation_config(self._model.language_model.generation_config)
+        # The language model generates, by a generation config that is its own. T5 begins with
+        # its padding where nothing else is said.
+        inner = self._model.language_model.generation_config
+        plain = plain_generation_config(inner, own)
+        if self._encoder_decoder and plain.decoder_start_token_id is None:
+            plain.decoder_start_token_id = self.pad_token
         self._model.language_model.generation_config = plain

@@ -70,8 +70,13 @@ class Captioner:
         return self._loop.running
 
     @property
+    def waiting(self) -> int:
+        """Rows that no batch has taken."""
+        return self._loop.waiting
+
+    @property
     def batches(self) -> list[int]:
-        """Rows of the latest batches that ended well, the newest last."""
+        """Rows of the latest batches, the newest last; for tests and measurements."""
         return list(self._loop.batches)
 
     def close(self) -> None:

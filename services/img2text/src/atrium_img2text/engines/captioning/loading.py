@@ -99,10 +99,17 @@ def token_ids(*given: int | Iterable[int] | None) -> frozenset[int]:
     return frozenset(ids)
 
 
-def plain_generation_config(config: GenerationConfig | None) -> GenerationConfig:
-    """Returns a generation config that adds nothing to a request's: special tokens alone."""
+def plain_generation_config(*configs: GenerationConfig | None) -> GenerationConfig:
+    """Returns a generation config that adds nothing to a request's: special tokens alone.
+
+    Args:
+        configs: Where they stand; the first one that names a token says which.
+    """
     names = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
-    given = {name: getattr(config, name, None) for name in names}
+    given: dict[str, Any] = {}
+    for name in names:
+        told = [getattr(config, name, None) for config in configs]
+        given[name] = next((token for token in told if token is not None), None)
     return GenerationConfig(**given)  # type: ignore[no-untyped-call]
 
 

@@ -38,7 +38,7 @@ class CaptioningLoop(BatchingLoop[Request]):
     `submit`, `cancel` and `stop` may be called from any thread.
 
     Attributes:
-        batches: Rows of each batch that ended well, the newest last; at most 64.
+        batches: Rows of the latest batches, those that failed too; the newest last.
     """
 
     def __init__(
@@ -131,12 +131,12 @@ class CaptioningLoop(BatchingLoop[Request]):
 
     def _run_rows(self, rows: Sequence[Row]) -> None:
         began = self._clock()
+        self.batches.append(len(rows))
         for row in rows:
             if row.request.begun is None:
                 row.request.begun = began
         failure = self._try(rows)
         if failure is None:
-            self.batches.append(len(rows))
             self._budget.succeeded()
             self._gathering.ended(len(rows), self._clock() - began)
         elif isinstance(failure, torch.OutOfMemoryError):
