@@ -29,6 +29,7 @@ from atrium_gateway.upstreams.seeing import Caption, DocumentInfo, Page, SeeingS
 
 _ENCODER = msgspec.json.Encoder()
 _EVENTS: dict[type[Found], str] = {
+    DocumentInfo: "opened",
     Caption: "caption",
     AnswerDelta: "delta",
     QuestionAnswered: "answer",
@@ -73,12 +74,12 @@ async def stream(
             async with exchange.gateway.pipeline.run(
                 principal, job, request_id=exchange.record.request_id
             ) as run:
-                told = work.extraction is not None  # then the document's info brings it
+                begun = False
                 async for step in run:
                     await events.open(run.reservation.limits)
-                    if not told:
-                        told = True
-                        await events.send(_ENCODER.encode(_info(work, None)), event="info")
+                    if not begun:
+                        begun = True
+                        await events.send(_ENCODER.encode(_info(work)), event="info")
                     for found in findings.add(step):
                         await _send(events, found, work)
         findings.check()
@@ -94,8 +95,6 @@ async def _send(events: EventStream, found: Found, work: Work) -> None:
         body = JsonBody()
         _put_document(body, found, work)
         await events.send_pieces(body.pieces(), event="document")
-    elif isinstance(found, DocumentInfo):
-        await events.send(_ENCODER.encode(_info(work, found)), event="info")
     else:
         await events.send(_ENCODER.encode(found), event=_EVENTS[type(found)])
 
@@ -115,7 +114,7 @@ def _put_document(body: JsonBody, document: Document, work: Work) -> None:
 def _answer(
     run: Run[SeeingStep], work: Work, findings: Findings, found: Sequence[Found]
 ) -> SeeingAnswer:
-    info = _info(work, findings.info)
+    info = _info(work)
     captions = [one for one in found if isinstance(one, Caption)]
     answers = [one for one in found if isinstance(one, QuestionAnswered)]
     pages = [one for one in found if isinstance(one, Page)]
@@ -125,7 +124,7 @@ def _answer(
         task=work.task,
         model=info.model,
         ocr_model=info.ocr_model,
-        info=info.info,
+        info=findings.info or UNSET,
         captions=sorted(captions, key=_index) if work.description else UNSET,
         answers=sorted(answers, key=_index) if work.questions else UNSET,
         text="\f".join(page.text for page in pages) if reads else UNSET,
@@ -135,12 +134,11 @@ def _answer(
     )
 
 
-def _info(work: Work, info: DocumentInfo | None) -> SeeingInfo:
+def _info(work: Work) -> SeeingInfo:
     return SeeingInfo(
         task=work.task,
         model=work.eyes.id if work.eyes else UNSET,
         ocr_model=work.reader.id if work.reader else UNSET,
-        info=info or UNSET,
     )
 
 

@@ -145,12 +145,11 @@ class SeeingUsage(Struct, frozen=True, kw_only=True):
 
 
 class SeeingInfo(Struct, frozen=True, kw_only=True):
-    """Event `info`, the first one: who works, and the document if one is read."""
+    """Event `info`, the first one: who works."""
 
     task: Task
     model: str | UnsetType = UNSET
     ocr_model: str | UnsetType = UNSET
-    info: DocumentInfo | UnsetType = UNSET
 
 
 class SeeingDone(Struct, frozen=True, kw_only=True):
