@@ -246,8 +246,8 @@ async def serving(
         options: Of the servicer.
     """
     models = entries or (vision(), reader())
-    fake = CountingEngine(models)
-    engines = engines or {entry.id: fake for entry in models}
+    if engines is None:
+        engines = dict.fromkeys((entry.id for entry in models), CountingEngine(models))
     by_name = {engine.name: engine for engine in engines.values()}
     router = SightRouter(by_name, {entry.id: engines[entry.id].name for entry in models})
     intake = Intake(replace(limits or IntakeLimits(), directory=spool))

@@ -1,11 +1,13 @@
 """The service over real sockets with the fake engine: every field, refusals, metering."""
 
+import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import grpc
 import grpc.aio
+import numpy as np
 import pytest
 from seeing_service import (
     ALL,
@@ -26,6 +28,7 @@ from atrium.img2text.v1 import img2text_pb2 as pb
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.testing import check_service, gateway_metadata, tenant_metadata
 from atrium_common.testing.fields import each, leaves
+from atrium_common.testing.pictures import saved
 from atrium_common.wire import usage_from_proto
 from atrium_img2text.reading import DocumentFormat, PageLayout
 
@@ -268,6 +271,38 @@ async def test_pages_come_in_order_and_info_says_how_many_are_left(shared: Runni
     assert pages[0].text.split() == " ".join(line.text for line in pages[0].lines).split()
     usage = charged(answers)
     assert (usage.pages, usage.images, usage.model) == (3, 0, "fake-ocr")
+
+
+@pytest.mark.parametrize(
+    ("form", "head"),
+    [
+        (pb.DOCUMENT_FORMAT_TEXT, b"Page 1 of"),
+        (pb.DOCUMENT_FORMAT_HOCR, b"<?xml"),
+        (pb.DOCUMENT_FORMAT_TSV, b"level\t"),
+        (pb.DOCUMENT_FORMAT_ALTO, b"<?xml"),
+        (pb.DOCUMENT_FORMAT_PDF, b"%PDF-"),
+    ],
+)
+async def test_the_form_follows_the_pages_in_chunks_with_a_digest(
+    shared: Running, form: pb.DocumentFormat, head: bytes
+) -> None:
+    grain = np.random.default_rng(3).integers(0, 256, (300, 300, 3), np.uint8)
+    answers = await shared.ask("ExtractText", saved(grain), document_format=form)
+    steps = [step for answer in answers if (step := answer.WhichOneof("step"))]
+    chunks = [answer.document_chunk.data for answer in answers if answer.HasField("document_chunk")]
+    assert steps == ["info", "page", *["document_chunk"] * len(chunks), "document_end"]
+    assert {len(chunk) for chunk in chunks[:-1]} <= {64 * 1024}
+    assert (len(chunks) > 1) == (form == pb.DOCUMENT_FORMAT_PDF)
+    whole, end = b"".join(chunks), answers[-1].document_end
+    assert (end.size, end.sha256) == (len(whole), hashlib.sha256(whole).digest())
+    assert whole.startswith(head)
+
+
+async def test_the_form_of_pages_that_were_read_ahead_is_in_their_order(shared: Running) -> None:
+    text = pb.DOCUMENT_FORMAT_TEXT
+    answers = await shared.ask("ExtractText", tiff(9), document_format=text)
+    whole = b"".join(answer.document_chunk.data for answer in answers).decode()
+    assert [page.split()[1] for page in whole.split("\f")[:9]] == [str(n) for n in range(1, 10)]
 
 
 async def test_an_analysis_does_all_and_its_usage_adds_up(shared: Running) -> None:
