@@ -103,8 +103,10 @@ class PdfDocument:
         self._resting.discard(self)
         process = await self._drawing()
         what = f"Page {number} of the PDF"
-        drawn = await self._answer(process, partial(process.draw, number - 1, resolution), what)
-        await self._rest()
+        try:
+            drawn = await self._answer(process, partial(process.draw, number - 1, resolution), what)
+        finally:
+            await self._rest()
         return PageImage(number=number, pixels=drawn.pixels, resolution=drawn.resolution)
 
     async def first_picture(self) -> PageImage:
@@ -134,10 +136,10 @@ class PdfDocument:
         return process
 
     async def _rest(self) -> None:
-        """Keeps the process for the next page, unless others wait for a turn."""
+        """Keeps the process, if it lives, for the next page, unless others wait for a turn."""
         if self._turns.queue.depth:
             await self._let_go()
-        else:
+        elif self._process is not None:
             self._resting.add(self)
 
     async def _let_go(self) -> None:

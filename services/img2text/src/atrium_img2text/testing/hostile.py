@@ -8,8 +8,9 @@ do no harm are here, too.
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image
 
@@ -33,13 +34,21 @@ _MIB = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class HostileDocument:
-    """A file, and the reasons one of which it is refused for when it is opened or drawn.
+    """A file, made when it is asked for, and what it is refused for.
 
-    Several where it depends on the machine which limit is met first.
+    Attributes:
+        make: Makes it.
+        reasons: One of these it is refused for, when it is opened or its first page is
+            drawn; several where it depends on the machine which limit is met first.
     """
 
-    data: bytes
+    make: Callable[[], bytes]
     reasons: Sequence[str] = (INVALID,)
+
+    @property
+    def data(self) -> bytes:
+        """The file."""
+        return self.make()
 
 
 def deflate_bomb(data: bytes, *, times: int) -> bytes:
@@ -54,21 +63,21 @@ def deflate_bomb(data: bytes, *, times: int) -> bytes:
 
 def hostile_pdfs() -> dict[str, HostileDocument]:
     """PDFs, by what they are."""
-    hello = line_of_text("hello")
-    plain = two_pages()
+    hello = [line_of_text("hello")]
+    either = (INVALID, TIMEOUT)
     return {
-        "pdf-header": HostileDocument(b"%PDF-1.7\n"),
-        "pdf-cut": HostileDocument(plain[: len(plain) // 2].replace(b"/Page", b"/Nope")),
-        "pdf-noise": HostileDocument(b"%PDF-1.7\n" + bytes(range(256)) * 400),
-        "pdf-no-pages": HostileDocument(pdf([])),
-        "pdf-encrypted": HostileDocument(encrypted("secret"), (ENCRYPTED,)),
-        "pdf-500-pages": HostileDocument(many_pages(500), (TOO_MANY,)),
-        "pdf-huge-page": HostileDocument(pdf([hello], box="[0 0 2000000 2000000]")),
-        "pdf-no-area": HostileDocument(pdf([hello], box="[0 0 1000000 0.0001]")),
-        "pdf-operators-bomb": HostileDocument(_operators_bomb(), (INVALID, TIMEOUT)),
-        "pdf-nested-bomb": HostileDocument(_nested_bomb(), (INVALID, TIMEOUT)),
-        "pdf-echoes": HostileDocument(_echoes(), (INVALID, TIMEOUT)),
-        "pdf-objects": HostileDocument(_many_objects(), (INVALID, TIMEOUT)),
+        "pdf-header": HostileDocument(lambda: b"%PDF-1.7\n"),
+        "pdf-cut": HostileDocument(_cut_pdf),
+        "pdf-noise": HostileDocument(lambda: b"%PDF-1.7\n" + bytes(range(256)) * 400),
+        "pdf-no-pages": HostileDocument(lambda: pdf([])),
+        "pdf-encrypted": HostileDocument(lambda: encrypted("secret"), (ENCRYPTED,)),
+        "pdf-500-pages": HostileDocument(lambda: many_pages(500), (TOO_MANY,)),
+        "pdf-huge-page": HostileDocument(lambda: pdf(hello, box="[0 0 2000000 2000000]")),
+        "pdf-no-area": HostileDocument(lambda: pdf(hello, box="[0 0 1000000 0.0001]")),
+        "pdf-operators-bomb": HostileDocument(_operators_bomb, either),
+        "pdf-nested-bomb": HostileDocument(_nested_bomb, either),
+        "pdf-echoes": HostileDocument(echoes, either),
+        "pdf-objects": HostileDocument(_many_objects, either),
     }
 
 
@@ -83,6 +92,12 @@ def strange_pdfs() -> dict[str, bytes]:
         "pdf-no-table": plain[: plain.rindex(b"xref\n0")] + b"trailer << /Root 1 0 R >>",
         "pdf-picture-bomb": _picture_bomb(),
     }
+
+
+def _cut_pdf() -> bytes:
+    """Half of a PDF, without its page."""
+    plain = two_pages()
+    return plain[: len(plain) // 2].replace(b"/Page", b"/Nope")
 
 
 def _operators_bomb() -> bytes:
@@ -107,15 +122,16 @@ def _picture_bomb() -> bytes:
     return pdf([drawn], resources="/XObject << /X 4 0 R >>", objects=[(packed, entries)])
 
 
-def _echoes(depth: int = 12, width: int = 10) -> bytes:
-    """A page that draws a form that draws another ten times, and so on."""
+def echoes(*, after: Sequence[bytes] = (), depth: int = 12, width: int = 10) -> bytes:
+    """A page that draws a form that draws another ten times, and so on; then plain pages."""
     objects = []
     for level in range(depth):
         below = f"/Resources << /XObject << /X {5 + level} 0 R >> >>" if level < depth - 1 else ""
         entries = f"/Type /XObject /Subtype /Form /BBox [0 0 595 842] {below}"
         drawn = b"/X Do " * width if below else b"0 0 m 500 700 l S "
         objects.append((drawn, entries))
-    return pdf([b"/X Do " * width], resources="/XObject << /X 4 0 R >>", objects=objects)
+    pages = [b"/X Do " * width, *after]
+    return pdf(pages, resources="/XObject << /X 4 0 R >>", objects=objects)
 
 
 def _many_objects(count: int = 1_000_000) -> bytes:
@@ -151,8 +167,9 @@ def hostile_pictures() -> dict[str, HostileDocument]:
         "gif-cut": gif[:40],
         "gif-huge": gif[:6] + struct.pack("<HH", 65_535, 65_535) + gif[10:],
     }
-    cases = {name: HostileDocument(data) for name, data in files.items()}
-    return cases | {"tiff-500-pages": HostileDocument(_many_directories(500), (TOO_MANY,))}
+    cases = {name: HostileDocument(partial(bytes, data)) for name, data in files.items()}
+    many = HostileDocument(partial(_many_directories, 500), (TOO_MANY,))
+    return cases | {"tiff-500-pages": many}
 
 
 def hostile() -> dict[str, HostileDocument]:
