@@ -33,7 +33,7 @@ from atrium_gateway.app import create_app
 from atrium_gateway.auth.keys import make_key
 from atrium_gateway.auth.tokens import TokenClaims
 from atrium_gateway.core import Core, open_core
-from atrium_gateway.deps import Gateway
+from atrium_gateway.deps import Fetcher, Gateway
 from atrium_gateway.live import LiveLimits, LiveSessions
 from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimits
@@ -143,6 +143,7 @@ async def running_rest(
     pictures: bool = True,
     live: LiveLimits | None = None,
     models: str = CATALOGUE,
+    fetcher: Fetcher | None = None,
 ) -> AsyncIterator[Rest]:
     """Runs the gateway and the services; without one that is not wanted."""
     (folder / "catalogue.yaml").write_text(models)
@@ -199,6 +200,7 @@ async def running_rest(
             now=lambda: datetime.now(UTC),
             live=LiveSessions(live),
             max_picture_bytes=2 << 20,
+            fetcher=fetcher,
         )
         log, registry = io.BytesIO(), CollectorRegistry()
         app = create_app(

@@ -61,6 +61,8 @@ models:
      aliases: [gpt-4o], context_length: 8192, price: {image: 1}}
   - {id: fake-slow-vision, service: img2text, capabilities: [image-to-text], engine: fake,
      context_length: 8192, options: {seconds_per_step: 0.01}}
+  - {id: fake-seer, service: llm, capabilities: [chat, image-to-text], engine: fake,
+     context_length: 8192}
   - {id: fake-ocr, service: img2text, capabilities: [ocr], engine: fake, price: {page: 2}}
   - {id: fake-slow-ocr, service: img2text, capabilities: [ocr], engine: fake,
      options: {seconds_per_page: 0.05}}

@@ -2,11 +2,15 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 
 import msgspec
 
+from atrium_common.catalogue import ModelEntry
+from atrium_common.channels import MAX_MESSAGE_BYTES
 from atrium_common.domain import Capability
 from atrium_common.domain import Usage as Consumed
+from atrium_common.errors import InvalidArgument, TooLarge
 from atrium_gateway.api import chat_convert
 from atrium_gateway.api.chat_answer import (
     AnswerMessage,
@@ -16,16 +20,21 @@ from atrium_gateway.api.chat_answer import (
     ChunkChoice,
     ChunkDelta,
 )
+from atrium_gateway.api.chat_pictures import Place, opened, places
 from atrium_gateway.api.chat_schema import ChatRequest
 from atrium_gateway.api.decode import decode
 from atrium_gateway.api.events import EventStream
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.api.jobs import Deltas, TextWork, text_job, wants_usage
 from atrium_gateway.api.text_schema import Usage
+from atrium_gateway.api.vision_chat import read_question, seeing_model, vision_job
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.pipeline import Job, Run
 from atrium_gateway.ratelimit import limit_headers
 from atrium_gateway.upstreams.text import Delta
+
+MAX_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
+"""What a conversation of the llm service may have, for it travels as one message."""
 
 _ENCODER = msgspec.json.Encoder()
 TextRun = Run[tuple[int, Deltas]]
@@ -35,24 +44,62 @@ TextJob = Job[tuple[int, Deltas]]
 async def create_chat_completion(exchange: Exchange) -> None:
     """Continues a conversation, as OpenAI's endpoint of this name does."""
     principal = await exchange.authenticate()
-    request = decode(await exchange.json_body(), ChatRequest)
+    body = await exchange.json_body()
+    request = decode(body, ChatRequest)
     include_usage = wants_usage(request)
-    entry = exchange.gateway.resolve(request.model, Capability.CHAT)
+    found = places(request)
+    if found:
+        entry = seeing_model(exchange.gateway, request.model)
+    else:
+        entry = exchange.gateway.resolve(request.model, Capability.CHAT)
     exchange.record.model = entry.id
-    generation = chat_convert.generation(request, model=entry.id)
-    work = TextWork(
-        capability=Capability.CHAT,
-        entry=entry,
-        generations=(generation,),
-        tenant=principal.tenant,
-        request_id=exchange.record.request_id,
-    )
-    job = text_job(exchange.gateway, work)
     async with exchange.until_disconnect():
+        if entry.service == "img2text":
+            job = await _looking(exchange, request, entry, found)
+        else:
+            text = len(body) - sum(len(place.image.url) for place in found)
+            job = await _talking(exchange, principal, request, entry, found, text=text)
         if request.stream:
             await _stream(exchange, principal, job, request, include_usage=include_usage)
         else:
             await _answer(exchange, principal, job, request)
+
+
+async def _talking(
+    exchange: Exchange,
+    principal: Principal,
+    request: ChatRequest,
+    entry: ModelEntry,
+    found: Sequence[Place],
+    *,
+    text: int,
+) -> TextJob:
+    """Makes the job of the llm service; `text` is the size of what is no picture, in bytes."""
+    if text > MAX_BYTES:
+        raise TooLarge(f"A conversation has at most {MAX_BYTES} bytes.", field="messages")
+    pictures = await opened(exchange.gateway, found, limit=MAX_BYTES - text) if found else {}
+    work = TextWork(
+        capability=Capability.CHAT,
+        entry=entry,
+        generations=(chat_convert.generation(request, model=entry.id, pictures=pictures),),
+        tenant=principal.tenant,
+        request_id=exchange.record.request_id,
+    )
+    return text_job(exchange.gateway, work)
+
+
+async def _looking(
+    exchange: Exchange, request: ChatRequest, entry: ModelEntry, found: Sequence[Place]
+) -> TextJob:
+    """Makes the job of the img2text service."""
+    if len(found) > 1:
+        raise InvalidArgument(
+            f"The model {entry.id!r} sees one picture in a conversation.", field=found[1].field
+        )
+    asked = read_question(request, entry)
+    gateway = exchange.gateway
+    (picture,) = (await opened(gateway, found, limit=gateway.max_picture_bytes)).values()
+    return vision_job(gateway, entry, asked, found[0], picture)
 
 
 async def _answer(

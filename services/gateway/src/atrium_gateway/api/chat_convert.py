@@ -1,7 +1,5 @@
 """Chat requests into generations, and what the model says into OpenAI's answers."""
 
-import base64
-import binascii
 from collections.abc import Iterable, Sequence
 
 from msgspec import UNSET, UnsetType
@@ -9,6 +7,7 @@ from msgspec import UNSET, UnsetType
 from atrium_common.errors import InvalidArgument
 from atrium_gateway.api import chat_schema as schema
 from atrium_gateway.api.chat_answer import AnswerFunction, AnswerToolCall
+from atrium_gateway.api.chat_pictures import Pictures
 from atrium_gateway.api.jobs import message_interval, sampling
 from atrium_gateway.api.text_schema import Logprob, Logprobs
 from atrium_gateway.upstreams import text
@@ -16,17 +15,17 @@ from atrium_gateway.upstreams import text
 EMPTY_LOGPROBS = Logprobs([])
 
 
-def generation(request: schema.ChatRequest, *, model: str) -> text.Generation:
+def generation(request: schema.ChatRequest, *, model: str, pictures: Pictures) -> text.Generation:
     """Makes the generation that a request asks for.
 
     Raises:
-        InvalidArgument: Parameters contradict each other, or an image is not base64.
+        InvalidArgument: Parameters contradict each other.
     """
     shape = request.response_format
     return text.Generation(
         model=model,
         prompt=text.Conversation(
-            messages=[_message(item, at) for at, item in enumerate(request.messages)],
+            messages=[_message(item, at, pictures) for at, item in enumerate(request.messages)],
             tools=[_tool(item.function) for item in request.tools or ()],
             tool_mode=_tool_mode(request.tool_choice),
             tool_name=request.tool_choice.function.name
@@ -36,7 +35,7 @@ def generation(request: schema.ChatRequest, *, model: str) -> text.Generation:
         ),
         min_interval=message_interval(request),
         sampling=sampling(
-            request, max_tokens=_max_tokens(request), top_logprobs=_top_logprobs(request)
+            request, max_tokens=max_tokens(request), top_logprobs=_top_logprobs(request)
         ),
         json_object=isinstance(shape, schema.JsonObjectFormat),
         json_schema=bytes(shape.json_schema.schema).decode()
@@ -72,7 +71,12 @@ def _logprob(token: text.TokenLogprob, *, with_top: bool) -> Logprob:
     return Logprob(token.token, token.logprob, list(token.token_bytes), top)
 
 
-def _max_tokens(request: schema.ChatRequest) -> int | None:
+def max_tokens(request: schema.ChatRequest) -> int | None:
+    """Gives the length of an answer under either of its names.
+
+    Raises:
+        InvalidArgument: They contradict each other.
+    """
     new, old = request.max_completion_tokens, request.max_tokens
     if new is not None and old is not None and new != old:
         raise InvalidArgument(
@@ -108,7 +112,7 @@ def _tool(function: schema.Function) -> text.Tool:
     )
 
 
-def _message(message: schema.Message, at: int) -> text.Message:
+def _message(message: schema.Message, at: int, pictures: Pictures) -> text.Message:
     if isinstance(message, schema.ToolMessage):
         return text.Message(
             role="tool", content=_text(message.content), tool_call_id=message.tool_call_id
@@ -118,7 +122,7 @@ def _message(message: schema.Message, at: int) -> text.Message:
     role = message.__struct_config__.tag
     assert isinstance(role, str)  # noqa: S101 - every message type has its role as tag
     if isinstance(message, schema.UserMessage):
-        content = _content(message.content, at)
+        content = _content(message.content, at, pictures)
     else:
         content = _text(message.content)
     return text.Message(role=role, content=content, name=message.name or "")
@@ -146,23 +150,11 @@ def _text(content: str | Sequence[schema.TextPart]) -> Sequence[str]:
 
 
 def _content(
-    content: str | Sequence[schema.TextPart | schema.ImagePart], at: int
+    content: str | Sequence[schema.TextPart | schema.ImagePart], at: int, pictures: Pictures
 ) -> Sequence[str | bytes]:
     if isinstance(content, str):
         return (content,)
     return [
-        part.text
-        if isinstance(part, schema.TextPart)
-        else _image(part.image_url.url, f"messages[{at}].content[{place}].image_url.url")
+        part.text if isinstance(part, schema.TextPart) else pictures[at, place]
         for place, part in enumerate(content)
     ]
-
-
-def _image(url: str, field: str) -> bytes:
-    head, _, data = url.partition(",")
-    if not head.endswith(";base64"):
-        raise InvalidArgument("The image's data URL must be in base64.", field=field)
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError) as err:
-        raise InvalidArgument("The image's data URL is not valid base64.", field=field) from err

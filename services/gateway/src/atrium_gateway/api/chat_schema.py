@@ -16,10 +16,10 @@ class TextPart(Struct, forbid_unknown_fields=True, tag_field="type", tag="text")
 
 
 class ImageUrl(Struct, forbid_unknown_fields=True):
-    """An image inside its own URL; the gateway fetches nothing."""
+    """An image inside its own URL, or at an address that the operator allows."""
 
-    url: Annotated[str, Meta(pattern="^data:image/")]
-    detail: Literal["auto"] | None = None
+    url: Annotated[str, Meta(min_length=1)]
+    detail: Literal["auto", "low", "high"] | None = None
 
 
 class ImagePart(Struct, forbid_unknown_fields=True, tag_field="type", tag="image_url"):

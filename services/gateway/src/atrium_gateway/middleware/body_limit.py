@@ -25,7 +25,13 @@ UPLOAD_PATHS = (
     "/api/image-to-text",
     "/api/ocr",
 )
-PICTURE_PATHS = ("/v1/images/edits", "/api/image-to-image", "/api/image-to-text", "/api/ocr")
+PICTURE_PATHS = (
+    "/v1/chat/completions",
+    "/v1/images/edits",
+    "/api/image-to-image",
+    "/api/image-to-text",
+    "/api/ocr",
+)
 """What takes pictures in base64, too."""
 
 

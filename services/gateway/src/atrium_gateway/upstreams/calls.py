@@ -20,6 +20,7 @@ M = TypeVar("M")
 Metadata = tuple[tuple[str, str], ...]
 _OUTER = re.compile(r"^(job\.(chat\.|sampling\.)?|(config\.)?(denoising\.|output\.)?)")
 _UPLOADED = re.compile(r"^(image|mask)_(chunk|end)$")
+_SEEN = re.compile(r"^(messages\[\d+\]\.content\[\d+\]\.image)$")
 
 
 class Credentials:
@@ -148,6 +149,7 @@ def translated(error: grpc.aio.AioRpcError | asyncio.CancelledError) -> BaseExce
             told.field = _OUTER.sub("", told.field).replace("inputs", "input", 1)
             told.field = told.field.replace("preview.", "preview_", 1)
             told.field = _UPLOADED.sub(r"\1", told.field)
+            told.field = _SEEN.sub(r"\1_url.url", told.field)
         return told
     task = asyncio.current_task()
     if task is not None and task.cancelling():

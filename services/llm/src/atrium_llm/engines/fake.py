@@ -153,7 +153,7 @@ class FakeEngine:
     def _plan(
         self, job: GenerationJob, entry: ModelEntry, options: FakeOptions
     ) -> tuple[int, list[Plan]]:
-        if isinstance(job.input, ChatInput):
+        if isinstance(job.input, ChatInput) and Capability.IMAGE_TO_TEXT not in entry.capabilities:
             _refuse_images(job.input)
         read = prompt_tokens(job.input)
         window = entry.context_length or DEFAULT_CONTEXT

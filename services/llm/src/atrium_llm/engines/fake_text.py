@@ -29,6 +29,8 @@ WORDS = (
 )
 """A reply repeats these; the token id of a word is its index here."""
 
+IMAGE_TOKENS = 64
+"""What every image counts, for the models whose entries say that they see."""
 _PIECE = 4
 """Characters of JSON that count as one token."""
 
@@ -55,13 +57,17 @@ class Plan:
 
 
 def prompt_tokens(prompt: PromptInput) -> int:
-    """Counts a prompt: one token for a word, and one for each message and tool."""
+    """Counts a prompt: one token for a word, message or tool, `IMAGE_TOKENS` for an image."""
     if isinstance(prompt, TokenInput):
         return len(prompt.ids)
     if isinstance(prompt, TextInput):
         return max(1, len(prompt.text.split()))
     return len(prompt.tools) + sum(
-        1 + sum(len(part.text.split()) for part in message.content if isinstance(part, TextPart))
+        1
+        + sum(
+            len(part.text.split()) if isinstance(part, TextPart) else IMAGE_TOKENS
+            for part in message.content
+        )
         for message in prompt.messages
     )
 
