@@ -117,7 +117,7 @@ def _converted(fields: Mapping[str, object], form: type[F]) -> F:
 
 
 def _decoded(image: str) -> bytes:
-    if image.startswith("data:"):
+    if image[:5].lower() == "data:":
         return data_url(image, field="image")
     try:
         return b64decode(image, validate=True)
@@ -143,6 +143,8 @@ async def _fetched(exchange: Exchange, url: str, limit: int) -> bytes:
     fetcher = exchange.gateway.fetcher
     if fetcher is None:
         raise InvalidArgument(
-            "Nothing is fetched here: send the picture itself.", field="image_url"
+            "Nothing is fetched here: send the picture itself.",
+            reason="URL_NOT_ALLOWED",
+            field="image_url",
         )
     return await fetcher.fetch(url, limit=limit, deadline=time.monotonic() + FETCH_SECONDS)

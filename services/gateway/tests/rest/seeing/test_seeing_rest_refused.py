@@ -185,7 +185,7 @@ async def test_a_picture_comes_once_and_in_a_way_that_is_known(client, picture):
         {"files": {"image_url": (None, url["image_url"])}},
         {"content": b"", "params": url},
     ):
-        assert await problem(**only) == ("image_url", "invalid_argument")
+        assert await problem(**only) == ("image_url", "url_not_allowed")
     assert await problem(f"{PATH}?task=ocr", json={"image": text}) == ("task", "unknown_parameter")
 
 
