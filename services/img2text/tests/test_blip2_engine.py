@@ -255,7 +255,7 @@ class TestLoading:
             ModelState.READY,
             ModelState.UNLOADED,
         ]
-        job = _described(_square(1, 2, 3), model="tiny", sampling=TextSampling(max_tokens=60))
+        job = _described(_square(1, 2, 3), model="tiny", sampling=TextSampling(max_tokens=30))
         running = asyncio.create_task(described(engine, job))
         while not engine.captioner("tiny").running:  # noqa: ASYNC110 - a thread makes it so
             await asyncio.sleep(0.001)

@@ -50,6 +50,7 @@ class Dimensions:
     patch: int
     queries: int
     vision_width: int
+    vision_feed: int
     vision_layers: int
     vision_heads: int
     qformer_width: int
@@ -68,6 +69,7 @@ TINY = Dimensions(
     patch=14,
     queries=4,
     vision_width=32,
+    vision_feed=64,
     vision_layers=2,
     vision_heads=4,
     qformer_width=32,
@@ -85,6 +87,7 @@ FULL = Dimensions(
     patch=14,
     queries=32,
     vision_width=1408,
+    vision_feed=6144,
     vision_layers=39,
     vision_heads=16,
     qformer_width=768,
@@ -96,7 +99,7 @@ FULL = Dimensions(
     text_heads=32,
     vocabulary=50304,
 )
-"""Of Salesforce/blip2-opt-2.7b: 3.7 thousand million parameters."""
+"""Of Salesforce/blip2-opt-2.7b: 3,744,761,856 parameters, as its published files hold."""
 
 
 def make(
@@ -147,7 +150,7 @@ def _config(
     return Blip2Config(
         vision_config=Blip2VisionConfig(
             hidden_size=dimensions.vision_width,
-            intermediate_size=dimensions.vision_width * 4,
+            intermediate_size=dimensions.vision_feed,
             num_hidden_layers=dimensions.vision_layers,
             num_attention_heads=dimensions.vision_heads,
             image_size=dimensions.image,

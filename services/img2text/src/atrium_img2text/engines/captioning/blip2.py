@@ -60,7 +60,7 @@ class Blip2Model:
 
         Args:
             folder: Weights, configuration, tokenizer and image processor.
-            dtype: See `loading_options`; the Q-Former stays in float32.
+            dtype: See `loading_options`; beside float16 the Q-Former stays in float32.
             device: Where it runs.
             context_length: A smaller window than the model's.
             description_prompt: Stands before a caption that is asked for without a prefix.
@@ -84,7 +84,6 @@ class Blip2Model:
             PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder, local_files_only=True)
         )
         self._images = BlipImageProcessorPil.from_pretrained(folder, local_files_only=True)
-        self._pixel_type = torch.float16 if dtype == "int8" else self._model.dtype
         self._prompt = description_prompt
         if description_prompt is None:
             self._prompt = _T5_PROMPT if self._encoder_decoder else ""
@@ -128,7 +127,7 @@ class Blip2Model:
         return {
             "input_ids": ids.to(self._device),
             "attention_mask": mask.to(self._device),
-            "pixel_values": pixels.to(self._device, self._pixel_type),
+            "pixel_values": pixels.to(self._device),  # the vision model casts them
         }
 
     def generate(
