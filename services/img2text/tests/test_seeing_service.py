@@ -86,8 +86,8 @@ HONOURED: dict[str, Honoured] = {
             lambda job: [turn.question for turn in job.order.history] == ["Who?"] * 32,
         ),
         "history.answer": (
-            {"history": [{"question": "Who?", "answer": "I."}]},
-            lambda job: job.order.history[0].answer == "I.",
+            {"history": [{"answer": "I."}]},
+            lambda job: (job.order.history[0].question, job.order.history[0].answer) == ("", "I."),
         ),
         "instructions": (
             {"instructions": "x" * 4000},
@@ -164,7 +164,6 @@ REFUSED: dict[str, list[tuple[dict[str, Any], str]]] = {
         *each("question", "", " \n", "?" * 4001),
         *each("history", [{"question": "Who?"}] * 33),
         *each("instructions", "x" * 4001),
-        ({"history": [{"question": "Who?"}, {"answer": "I."}]}, "history[1].question"),
         *SAMPLING_REFUSED,
     ],
     "ExtractText": [
@@ -278,7 +277,7 @@ async def test_pages_come_in_order_and_info_says_how_many_are_left(shared: Runni
     [
         (pb.DOCUMENT_FORMAT_TEXT, b"Page 1 of"),
         (pb.DOCUMENT_FORMAT_HOCR, b"<?xml"),
-        (pb.DOCUMENT_FORMAT_TSV, b"level\t"),
+        (pb.DOCUMENT_FORMAT_TSV, b"page\t"),
         (pb.DOCUMENT_FORMAT_ALTO, b"<?xml"),
         (pb.DOCUMENT_FORMAT_PDF, b"%PDF-"),
     ],

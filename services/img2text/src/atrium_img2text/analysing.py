@@ -17,6 +17,7 @@ from atrium_common.intake import HeldPixels
 from atrium_img2text.documents import Document
 from atrium_img2text.domain import (
     AnalysisOrder,
+    Caption,
     DescriptionJob,
     DescriptionOrder,
     FinishReason,
@@ -129,12 +130,14 @@ class Analysis:
 
     async def _describe(self, order: DescriptionOrder, picture: PageImage) -> None:
         job = DescriptionJob(order=order, pixels=picture.pixels)
+        captions: list[Caption] = []
         with inside("description"):
             steps = self._seeing.describe(job, self._caller, partial(self._note, 0))
             async with aclosing(steps):
                 async for step in steps:
-                    for caption in step.result.captions:
-                        await self._give(caption)
+                    captions += step.result.captions
+        for caption in captions:
+            await self._give(caption)
 
     async def _answer(self, number: int, order: QuestionOrder, picture: PageImage) -> None:
         job = QuestionJob(order=order, pixels=picture.pixels)
@@ -145,7 +148,7 @@ class Analysis:
                 async for step in steps:
                     texts.append(step.result.text)
                     reason = step.result.finish_reason or reason
-            await self._give(Answered(number - 1, "".join(texts), reason))
+        await self._give(Answered(number - 1, "".join(texts), reason))
 
     async def _extract(
         self, number: int, order: ReadingOrder, document: Document, picture: PageImage | None

@@ -84,10 +84,7 @@ def question_from_proto(config: pb.QuestionConfig, resolve: Resolve) -> Question
     return QuestionOrder(
         model=model,
         question=said("question", short("question", config.question, MAX_QUESTION)),
-        history=tuple(
-            Turn(question=said(f"history[{place}].question", turn.question), answer=turn.answer)
-            for place, turn in enumerate(config.history)
-        ),
+        history=tuple(Turn(turn.question, turn.answer) for turn in config.history),
         instructions=short("instructions", config.instructions, MAX_INSTRUCTIONS),
         sampling=_sampling(config.sampling),
     )
