@@ -110,6 +110,11 @@ class Exchange(Request):
         """Sends a piece of an answer at once; waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
 
+    def accepted(self) -> list[str]:
+        """Gives the media types of `Accept` in their order, without parameters."""
+        accept = self.headers.get("accept", "").lower()
+        return [kind.partition(";")[0].strip() for kind in accept.split(",")]
+
     def until_disconnect(self) -> "UntilDisconnect":
         """Gives a block that is cancelled when the client leaves; read the body before it."""
         return UntilDisconnect(self.receive, self.record)

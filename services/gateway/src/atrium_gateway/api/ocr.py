@@ -39,8 +39,7 @@ async def create_ocr(exchange: Exchange) -> None:
 
 def _output(exchange: Exchange, request: OcrForm) -> str:
     """In which form is answered: by `output`, else by what `Accept` asks for first."""
-    accept = exchange.headers.get("accept", "").lower()
-    kinds = [kind.partition(";")[0].strip() for kind in accept.split(",")]
+    kinds = exchange.accepted()
     by_accept = next((_BY_TYPE[kind] for kind in kinds if kind in _BY_TYPE), _JSON)
     form = request.output or (_JSON if JSON in kinds or request.stream else by_accept)
     if request.stream and form != _JSON:

@@ -96,8 +96,7 @@ async def answer(
 
 def _image_type(exchange: Exchange) -> str | None:
     """The format that `Accept` asks for as a file; ``None`` for JSON."""
-    accept = exchange.headers.get("accept", "").lower()
-    kinds = [kind.partition(";")[0].strip() for kind in accept.split(",")]
+    kinds = exchange.accepted()
     if JSON in kinds:
         return None
     return next((_BY_TYPE[kind] for kind in kinds if kind in _BY_TYPE), None)

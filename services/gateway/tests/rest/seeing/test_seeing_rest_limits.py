@@ -2,8 +2,6 @@
 
 import asyncio
 
-import pytest
-
 from atrium_gateway.quota.limits import Limit, Unit, Window
 
 PATH = "/api/image-to-text"
@@ -98,8 +96,7 @@ async def test_a_credential_for_something_else_is_refused(rest, picture):
         assert (await client.post(PATH, content=picture())).status_code == 401
 
 
-@pytest.mark.parametrize("path", [PATH, "/api/ocr"])
-async def test_without_the_service_it_is_unavailable_and_free(start_rest, picture, path):
+async def test_models_of_other_services_that_see_are_not_these_endpoints(start_rest, picture):
     models = """
 models:
   - {id: fake-chat, service: llm, capabilities: [chat, image-to-text], engine: fake}
@@ -109,8 +106,9 @@ models:
         start_rest(tts=False, pictures=False, models=models) as rest,
         rest.client(await rest.key("seeing-none")) as client,
     ):
-        reply = await client.post(path, content=picture())
+        for path in (PATH, f"{PATH}?model=fake-chat", "/api/ocr"):
+            reply = await client.post(path, content=picture())
+            assert (reply.status_code, reply.json()["code"]) == (404, "model_not_found")
         details = (await client.get("/api/models")).json()["models"]
-    # A model of another service that sees is no model of these endpoints.
-    assert (reply.status_code, reply.json()["code"]) == (404, "model_not_found")
+        assert "img2text" not in (await client.get("/health")).json()["services"]
     assert details[0]["default_for"] == ["chat"]
