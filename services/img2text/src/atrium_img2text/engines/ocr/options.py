@@ -21,7 +21,7 @@ class ReadingOptions(EngineOptions):
 
     max_pixels: int = Field(default=36_000_000, ge=1)
     """Pages with more pixels are scaled down to so many before they are read; the default
-    holds A4 at 600 pixels per inch. Reading takes about five bytes for each."""
+    holds A4 at 600 pixels per inch. Reading takes about 14 bytes for each."""
 
     @property
     def threads(self) -> int:

@@ -50,17 +50,17 @@ class Reading:
         """How much was read: letters by the square of their confidence, so that a few sure
         ones outweigh many guesses. Words that stand count less than words that lie."""
         letters = sum(len(word.text) * word.confidence**2 for word in self.words)
-        return letters * (_STANDING_WORTH if self._stands else 1.0)
+        return letters * (_STANDING_WORTH if self.stands else 1.0)
 
     @property
     def convinces(self) -> bool:
         """Whether it was read the right way; a page without words is not."""
         letters = sum(len(word.text) for word in self.words)
         sure = sum(len(word.text) * word.confidence for word in self.words)
-        return letters > 0 and sure / letters >= CONVINCING and not self._stands
+        return letters > 0 and sure / letters >= CONVINCING and not self.stands
 
     @property
-    def _stands(self) -> bool:
+    def stands(self) -> bool:
         """Whether most words are higher than wide: Tesseract reads standing lines, too."""
         long = [word for word in self.words if len(word.text) >= _LONG]
         standing = sum(word.bottom - word.top > word.right - word.left for word in long)
@@ -130,7 +130,7 @@ class PageReader:
     def _ways(
         self, first: Reading, as_it_lies: View, attempts: "_Attempts"
     ) -> Iterator[tuple[View, Sequence[str]]]:
-        """Gives what else may be tried: by the letters, upside down, and as the page lies."""
+        """Gives what else may be tried: by the letters, turned, and as the page lies."""
         languages, order = first.languages, attempts.order
         asked = self._tessdata.knows_orientation and attempts.orientation(first.view)
         if asked and asked.confidence >= SURE_OF_ORIENTATION:
@@ -140,7 +140,8 @@ class PageReader:
             if turn or languages != first.languages:
                 yield first.view.turned(turn), languages
         if order.correct_orientation:
-            yield first.view.turned(180), languages
+            for turn in (-90, 90) if first.stands else (180,):
+                yield first.view.turned(turn), languages
             if first.view is not as_it_lies:
                 yield as_it_lies, languages
 
