@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -240,47 +241,45 @@ async def test_pictures_are_made_smaller_and_impossible_ones_refused(
 
 
 @pytest.mark.parametrize("place", ["chat_template.json", "tokenizer_config.json"])
-async def test_templates_stand_where_older_folders_have_them(tmp_path: Path, place: str) -> None:
-    write_llava(tmp_path)
-    template = tmp_path / "chat_template.jinja"
-    file = tmp_path / place
+def test_templates_stand_where_older_folders_have_them(
+    folders: dict[str, Path], tmp_path: Path, place: str
+) -> None:
+    folder = shutil.copytree(folders["llava"], tmp_path / "old")
+    template, file = folder / "chat_template.jinja", folder / place
     content = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     content["chat_template"] = template.read_text(encoding="utf-8")
     file.write_text(json.dumps(content), encoding="utf-8")
     template.unlink()
-    async with opened(entry(tmp_path)) as engine:
-        engine.check_question(asking(instructions="Be brief.").order)
-        assert (await answered(engine, asking())).text
+    assert load_processor(folder).chat_template == content["chat_template"]
 
 
-@pytest.mark.parametrize(
-    ("file", "content", "told"),
-    [
-        ("chat_template.jinja", None, "no chat template"),
-        ("chat_template.jinja", "{{ messages[0]['content'][1]['text'] }}", "images"),
-        ("model.safetensors", None, "model.safetensors"),
-        ("processor_config.json", {"processor_class": "WhisperProcessor"}, "WhisperProcessor"),
-        (
-            "config.json",
-            {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}},
-            "custom code",
-        ),
-    ],
-)
-async def test_a_model_that_does_not_hold_fails_alone_and_says_why(
-    folders: dict[str, Path], tmp_path: Path, file: str, content: object, told: str
+async def test_models_that_do_not_hold_fail_alone_and_say_why(
+    folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    write_llava(tmp_path)
-    (tmp_path / file).unlink()
-    if content is not None:
-        text = content if isinstance(content, str) else json.dumps(content)
-        (tmp_path / file).write_text(text, encoding="utf-8")
+    no_picture = "{{ messages[0]['content'][1]['text'] }}"
+    own_code = {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    broken: dict[str, tuple[str, object, str]] = {
+        "mute": ("chat_template.jinja", None, "no chat template"),
+        "blind": ("chat_template.jinja", no_picture, "images"),
+        "empty": ("model.safetensors", None, "model.safetensors"),
+        "listener": ("processor_config.json", {"processor_class": "WhisperProcessor"}, "Whisper"),
+        "stranger": ("config.json", own_code, "custom code"),
+    }
     marker = tmp_path / "ran"
-    (tmp_path / "own.py").write_text(f"open({str(marker)!r}, 'w')\n", encoding="utf-8")
-    async with opened(entry(tmp_path, "bad"), entry(folders["llava"], "good")) as engine:
-        bad, good = engine.models()
-        assert (bad.state, good.state) == (ModelState.FAILED, ModelState.READY)
-        assert told in bad.detail
-        with pytest.raises(Unavailable):
-            engine.check_question(asking("bad").order)
+    for name, (file, content, _) in broken.items():
+        folder = shutil.copytree(folders["llava"], tmp_path / name)
+        (folder / file).unlink()
+        if content is not None:
+            text = content if isinstance(content, str) else json.dumps(content)
+            (folder / file).write_text(text, encoding="utf-8")
+        (folder / "own.py").write_text(f"open({str(marker)!r}, 'w')\n", encoding="utf-8")
+    entries = [entry(tmp_path / name, name) for name in broken]
+    async with opened(*entries, entry(folders["llava"], "good")) as engine:
+        *failed, good = engine.models()
+        assert good.state is ModelState.READY
+        for info in failed:
+            assert info.state is ModelState.FAILED
+            assert broken[info.id][2] in info.detail
+            with pytest.raises(Unavailable):
+                engine.check_question(asking(info.id).order)
     assert not marker.exists(), "code that comes with weights is never run"

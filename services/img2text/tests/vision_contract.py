@@ -145,8 +145,8 @@ class VisionContract:
     """The same greedy job gives the same text, alone or beside others."""
     long_answer_tokens = 2048
     """Of an answer that is broken off."""
-    step_seconds = 5.0
-    """Bound on the time until a closed iterator is gone: one step of the engine."""
+    step_seconds = 30.0
+    """Bound on the time until a closed iterator is gone; one step of the engine is far less."""
 
     def running(self, engine: VisionEngine) -> int | None:
         """Jobs that are open, where the engine can tell; override it."""

@@ -68,10 +68,10 @@ class ChatTemplate:
         """
         self._check([("prefix", order.prefix)])
         messages = [_seeing(prompt, pixels)]
-        if not order.prefix:
+        prefix = order.prefix.strip()  # as templates do
+        if not prefix:
             return self._read(messages, pixels)
-        begun = _said("assistant", order.prefix.rstrip())
-        return self._read([*messages, begun], pixels, begun=True)
+        return self._read([*messages, _said("assistant", prefix)], pixels, begun=True)
 
     def question(self, order: QuestionOrder, pixels: Pixels) -> Mapping[str, Tensor]:
         """Reads a picture and a conversation about it; raises as `description`."""

@@ -50,7 +50,8 @@ def tokenizer_of(processor: ProcessorMixin) -> PreTrainedTokenizerFast:
 def reserved_tokens(processor: ProcessorMixin) -> frozenset[int]:
     """Returns the tokens that only templates and processors may write: control and media."""
     tokenizer = tokenizer_of(processor)
-    control = {id_ for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    added = tokenizer.added_tokens_decoder.items()
+    control = {number for number, token in added if token.special and token.content.strip()}
     media = (getattr(processor, name, None) for name in ("image_token", "video_token"))
     known = tokenizer.get_vocab()
     return frozenset(control | {known[token] for token in media if token in known})
