@@ -53,6 +53,17 @@ async def test_each_model_goes_to_its_engine(store: WeightStore) -> None:
     assert router.models()[0].state is ModelState.UNLOADED
 
 
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_an_engine_that_sees_nothing_takes_no_model_that_is_said_to_see(
+    store: WeightStore, engine: str
+) -> None:
+    sees = entry("a", engine).model_copy(
+        update={"capabilities": (Capability.CHAT, Capability.IMAGE_TO_TEXT)}
+    )
+    with pytest.raises(CatalogueError, match=f"a: the engine {engine!r} does not see pictures"):
+        open_engines([sees], store=store)
+
+
 def test_another_engine_for_all_drops_the_options_of_theirs() -> None:
     changed = with_engine([entry("a", slots=2), entry("b", "openai", **PROVIDER)], "fake")
     assert [(one.engine, one.options) for one in changed] == [("fake", {"slots": 2}), ("fake", {})]

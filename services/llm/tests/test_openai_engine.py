@@ -28,12 +28,16 @@ from atrium_common.errors import (
 )
 from atrium_llm.domain import (
     ChatInput,
+    ChatMessage,
     EmbeddingJob,
     FinishReason,
     GenerationJob,
+    ImagePart,
     JsonSchema,
+    Role,
     Sampling,
     TextInput,
+    TextPart,
     Tool,
     ToolMode,
 )
@@ -221,6 +225,29 @@ async def test_text_streams_and_usage_is_the_providers(
     wanted = {"max_tokens": 5, "temperature": 0.5, "seed": 3, "stop": ["x"], "n": 2}
     assert {name: sent[name] for name in wanted} == wanted
     assert provider.keys == [f"Bearer {SECRET}"]
+
+
+async def test_a_chat_model_that_sees_gets_the_picture_where_it_stood(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAR_KEY", SECRET)
+    provider.handle = sse(text("A star."), END, USAGE)
+    seen = ImagePart(b"\xff\xd8\xffpicture")
+    asked = ChatMessage(role=Role.USER, content=[TextPart("What?"), seen])
+    async with opened(entry(provider.url, Capability.CHAT, Capability.IMAGE_TO_TEXT)) as engine:
+        assert Capability.IMAGE_TO_TEXT in engine.models()[0].capabilities
+        answer = await drain(engine, job(ChatInput(messages=[asked])))
+    assert answer.text == "A star."
+    # A caller who leaves before the provider has counted pays for the picture, too.
+    assert answer.usages[0].input_tokens >= 1000
+    (sent,) = provider.bodies
+    assert sent["messages"][0]["content"] == [
+        {"type": "text", "text": "What?"},
+        {
+            "type": "image_url",
+            "image_url": {"url": "data:image/jpeg;base64,/9j/cGljdHVyZQ=="},
+        },
+    ]
 
 
 async def test_without_usage_it_is_estimated_and_flagged(

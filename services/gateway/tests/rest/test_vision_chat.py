@@ -176,6 +176,14 @@ async def test_a_chat_model_that_sees_answers_as_any_chat_model(rest, url, ask):
     assert (status, param) == (400, "messages[0].content[1].image_url.url")
 
 
+async def test_models_that_see_are_listed_as_such(rest):
+    async with rest.client(await rest.key("see-models")) as client:
+        models = (await client.get("/api/models")).json()["models"]
+    able = {one["id"]: one["capabilities"] for one in models}
+    assert able["fake-seer"] == ["chat", "image-to-text"]
+    assert able["fake-vision"] == ["image-to-text"]
+
+
 TOOL = {"type": "function", "function": {"name": "look"}}
 
 

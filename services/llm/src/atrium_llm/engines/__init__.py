@@ -7,7 +7,8 @@ back is the one engine that the servicer sees.
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from atrium_common.catalogue import ModelEntry
+from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.domain import Capability
 from atrium_common.registry import by_engine, make_engine
 from atrium_common.weights import WeightStore
 from atrium_llm.engines.base import TextGenerationEngine
@@ -20,6 +21,8 @@ ENGINES: Mapping[str, str] = {
     "fake": "atrium_llm.engines.fake:FakeEngine",
 }
 """Registry name -> ``"module:Class"``; the class takes `(entries, *, store)`."""
+_SEEING = frozenset({"openai", "fake"})
+"""Engines that pass the pictures of a conversation on."""
 
 
 def open_engine(
@@ -28,9 +31,12 @@ def open_engine(
     """Makes an engine for its models; loads nothing yet.
 
     Raises:
-        CatalogueError: No such engine, its libraries are not installed, or an option
-            of a model does not hold.
+        CatalogueError: No such engine, its libraries are not installed, an option of a
+            model does not hold, or a model is said to see and the engine does not.
     """
+    for entry in entries:
+        if Capability.IMAGE_TO_TEXT in entry.capabilities and name not in _SEEING:
+            raise CatalogueError(f"{entry.id}: the engine {name!r} does not see pictures")
     return cast("TextGenerationEngine", make_engine(ENGINES, "llm", name, entries, store=store))
 
 

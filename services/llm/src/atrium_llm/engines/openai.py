@@ -45,6 +45,8 @@ _BYTES_PER_TOKEN = 3
 dividing by three errs on the high side for ordinary text."""
 
 _MESSAGE_TOKENS = 8
+_IMAGE_TOKENS = 1000
+"""About what providers make of a picture of a megapixel."""
 
 
 class OpenAiEngine(ProviderEngine[OpenAiOptions]):
@@ -186,9 +188,11 @@ def estimated_tokens(prompt: PromptInput) -> int:
         return len(prompt.ids)
     if isinstance(prompt, TextInput):
         return math.ceil(len(prompt.text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN)
-    texts = [part.text for m in prompt.messages for part in m.content if isinstance(part, TextPart)]
+    parts = [part for message in prompt.messages for part in message.content]
+    texts = [part.text for part in parts if isinstance(part, TextPart)]
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
-    return _MESSAGE_TOKENS * len(prompt.messages) + math.ceil(size / _BYTES_PER_TOKEN)
+    images = _IMAGE_TOKENS * (len(parts) - len(texts))
+    return _MESSAGE_TOKENS * len(prompt.messages) + images + math.ceil(size / _BYTES_PER_TOKEN)
 
 
 def _unit(vector: Sequence[float]) -> list[float]:
