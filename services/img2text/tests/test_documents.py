@@ -8,13 +8,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 from atrium_common.context import RequestContext
 from atrium_common.errors import DeadlineExceeded, MediaError
 from atrium_common.images import ImageLimits
+from atrium_common.testing.pictures import gradient
 from atrium_img2text.documents import DocumentLimits, DocumentOpener, pdf_process
+from atrium_img2text.forms import open_form
+from atrium_img2text.reading import DocumentFormat, Page, PageImage
 from atrium_img2text.testing.documents import good, line_of_text, many_pages, pdf, two_pages
 from atrium_img2text.testing.hostile import TIMEOUT, echoes, hostile, strange_pdfs
 
@@ -125,6 +129,20 @@ async def test_a_pdf_is_drawn_at_the_resolution_asked_for(
             page = await document.page(1, resolution=resolution)
             assert page.pixels.shape == (resolution, 2 * resolution, 3)
             assert page.resolution == resolution
+
+
+async def test_a_scan_is_drawn_with_the_pixels_that_it_has(
+    opener: DocumentOpener, file: Path
+) -> None:
+    width, height = 1654, 230
+    scan = PageImage(number=1, pixels=gradient(width, height), resolution=200)
+    with open_form(DocumentFormat.PDF) as form:
+        form.add(Page(number=1, lines=[], width=width, height=height), scan)
+        written(file, form.finish().file.read())
+    async with opener.open(file) as document:
+        page = await document.page(1, resolution=200)
+    assert page.pixels.shape == scan.pixels.shape
+    assert np.abs(page.pixels.astype(int) - scan.pixels).mean() < 2
 
 
 async def test_a_large_page_is_drawn_smaller_and_says_so(file: Path) -> None:

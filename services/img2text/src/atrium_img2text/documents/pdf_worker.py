@@ -31,7 +31,9 @@ from pathlib import Path
 import pypdfium2  # type: ignore[import-untyped]
 import pypdfium2.raw as pdfium  # type: ignore[import-untyped]
 
-_POINTS_PER_INCH = 72
+_POINTS_PER_INCH = 72 * (1 + 1e-6)
+"""A hair more, because pages' sides are rounded up to pixels: a page scanned at 200 pixels per
+inch, whose sides in points are a little off, is drawn with the pixels that it has."""
 _LEAST_RESOLUTION = 20
 """Pixels per inch under which nothing can be read, so that drawing makes no sense."""
 _LARGEST_SIDE = 1_000_000
