@@ -135,7 +135,9 @@ class VisionContract:
 
     model: str = ""
     question: str = "What do you see?"
-    """Something that the model answers with at least 8 tokens."""
+    """Something that the model answers with several words."""
+    bounds: Sequence[int] = (1, 4)
+    """Tokens, fewer than that answer has."""
     honours_seed = True
     honours_beams = True
     honours_repetition_penalty = True
@@ -226,7 +228,7 @@ class VisionContract:
         assert_cumulative([event.counts for event in whole.events])
 
     async def test_max_tokens_is_a_bound_and_told(self, engine: VisionEngine) -> None:
-        for most in (1, 4):
+        for most in self.bounds:
             whole = await answered(engine, self.asking(max_tokens=most))
             assert whole.counts.output_tokens == most
             assert whole.finish_reason is FinishReason.LENGTH
