@@ -290,6 +290,7 @@ async def test_a_caller_that_leaves_is_charged_for_what_was_made(method: str, re
 @pytest.mark.parametrize("method", [UNARY_UNARY, STREAM_UNARY])
 async def test_a_unary_caller_that_leaves_is_charged_for_what_was_reported(method: str) -> None:
     servicer = EchoServicer(steps(1000, pause=0.002), bound=Usage(output_tokens=1000))
+    servicer.by_model = lambda usage: [usage]
     async with (
         FakeAdmission() as admission,
         running_server(servicer, EchoEngine(), admission=admission) as (channel, _),
@@ -302,6 +303,8 @@ async def test_a_unary_caller_that_leaves_is_charged_for_what_was_reported(metho
     assert booking.outcome == "CANCELLED"
     assert booking.usage is not None
     assert 1 <= booking.usage.output_tokens < 1000
+    reported = [part.output_tokens for part in booking.usage_by_model]
+    assert reported == [booking.usage.output_tokens]
 
 
 async def test_a_caller_that_leaves_before_any_usage_is_refunded() -> None:

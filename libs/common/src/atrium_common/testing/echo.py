@@ -155,7 +155,7 @@ class EchoServicer:
     async def _drain(self, requests: AsyncIterator[Request]) -> Response:
         last = Usage(model="echo")
         async for usage in self._run(requests):
-            report_usage(usage)
+            report_usage(usage, self.by_model(usage))
             last = usage
         return self._response(last)
 
