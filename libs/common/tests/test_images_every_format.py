@@ -138,9 +138,7 @@ SEEDS = [
 
 
 @given(st.data())
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_no_damage_is_anything_but_a_picture_or_a_refusal(data: st.DataObject) -> None:
     file = bytearray(data.draw(st.sampled_from(SEEDS)))
     ends = st.integers(0, 63) | st.integers(len(file) - 300, len(file) - 1)

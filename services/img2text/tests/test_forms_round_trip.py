@@ -83,7 +83,7 @@ def assert_same(pages: list[Page], found: list[tuple[int, str, Box, float]], dig
 
 
 thoroughly = settings(
-    max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
 
 

@@ -39,7 +39,8 @@ class PdfWriter:
     def add(self, page: Page, image: PageImage) -> None:
         """Writes a page."""
         scale = _scale(page, image)
-        size = f"/Width {page.width} /Height {page.height}"
+        height, width = image.pixels.shape[:2]
+        size = f"/Width {width} /Height {height}"
         picture = self._file.write_stream(
             encode(image.pixels, "jpeg", quality=_JPEG_QUALITY),
             f"/Type /XObject /Subtype /Image {size} /ColorSpace /DeviceRGB "
