@@ -103,4 +103,5 @@ def _corpus(scenes: Iterable[Scene]) -> Iterator[str]:
     for scene in scenes:
         yield canonical(scene)
         yield from exchange(scene, random)
-        yield from (f" {part}" for question in questions(scene) for part in question)
+        for kind in questions(scene):
+            yield from (f" {part}" for question in kind for part in question)

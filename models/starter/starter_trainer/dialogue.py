@@ -11,7 +11,7 @@ from typing import NamedTuple
 from atrium_diffusion.testing.shapes import COUNTS, SHAPES, Scene, caption
 
 _OPENINGS = ("a picture of", "a photo of", "a drawing of", "an image of", "this is")
-_PLAIN_SHARE, _OPENED_SHARE = 0.45, 0.1
+_PLAIN_SHARE, _OPENED_SHARE = 0.35, 0.1
 """Of all exchanges; the rest are questions."""
 _EARLIER_SHARE, _INSTRUCTED_SHARE = 0.15, 0.1
 """Of questions."""
@@ -48,7 +48,8 @@ def exchange(scene: Scene, random: Random) -> Exchange:
         opening = random.choice(_OPENINGS)
         opening = opening.capitalize() if random.random() < 0.3 else opening
         return Exchange(opening, f" {canonical(scene)}")
-    *earlier, asked = random.sample(questions(scene), 2 if random.random() < _EARLIER_SHARE else 1)
+    kinds = random.sample(questions(scene), 2 if random.random() < _EARLIER_SHARE else 1)
+    *earlier, asked = [random.choice(kind) for kind in kinds]
     turns = [f"Question: {_spoken(one.question, random)} Answer: {one.answer}." for one in earlier]
     if random.random() < _INSTRUCTED_SHARE:
         turns = [random.choice(_INSTRUCTIONS), *turns]
@@ -56,27 +57,34 @@ def exchange(scene: Scene, random: Random) -> Exchange:
     return Exchange(prompt, f" {asked.answer}")
 
 
-def questions(scene: Scene) -> list[Question]:
-    """All questions about a scene, in American spelling and small letters."""
-    count = COUNTS[len(scene.figures) - 1]
+def questions(scene: Scene) -> list[list[Question]]:
+    """All questions about a scene by kind, in American spelling and small letters."""
     whole = ("what is in the picture?", "what do you see?", "what is this?")
-    about = [
-        *(Question(question, canonical(scene)) for question in whole),
-        Question("how many shapes are there?", count),
-        Question("how many shapes are in the picture?", count),
-        Question("what color is the background?", scene.background_seen),
+    count = ("how many shapes are there?", "how many shapes are in the picture?")
+    return [
+        [Question(question, canonical(scene)) for question in whole],
+        [Question(question, COUNTS[len(scene.figures) - 1]) for question in count],
+        [Question("what color is the background?", scene.background_seen)],
+        _of_each_shape(scene),
+        *(_of_equals(scene) if len(set(scene.figures)) == 1 else _of_two(scene)),
     ]
+
+
+def _of_each_shape(scene: Scene) -> list[Question]:
+    """How many there are of each shape, and whether there are any."""
+    about = []
     for shape in SHAPES:
         matching = sum(figure.shape == shape for figure in scene.figures)
         number = COUNTS[matching - 1] if matching else "none"
-        if matching:
-            about.append(Question(f"how many {shape}s are there?", number))
-        about.append(Question(f"is there a {shape}?", "yes" if matching else "no"))
-    return about + (_of_equals(scene) if len(set(scene.figures)) == 1 else _of_two(scene))
+        about += [
+            Question(f"how many {shape}s are there?", number),
+            Question(f"is there a {shape}?", "yes" if matching else "no"),
+        ]
+    return about
 
 
-def _of_equals(scene: Scene) -> list[Question]:
-    """Questions about one figure, or several equal ones."""
+def _of_equals(scene: Scene) -> list[list[Question]]:
+    """Colour and shape of one figure, or of several equal ones."""
     colour, shape = scene.figures[0].colour, scene.figures[0].shape
     if len(scene.figures) == 1:
         names = ("is it", "is the shape", f"is the {shape}")
@@ -87,22 +95,21 @@ def _of_equals(scene: Scene) -> list[Question]:
         forms = ("what shape are they?", "what shapes are they?", "what shapes do you see?")
         answer = f"{shape}s"
     return [
-        *(Question(f"what color {name}?", colour) for name in names),
-        *(Question(form, answer) for form in forms),
+        [Question(f"what color {name}?", colour) for name in names],
+        [Question(form, answer) for form in forms],
     ]
 
 
-def _of_two(scene: Scene) -> list[Question]:
-    """Questions about two figures that differ."""
-    about = []
-    for side, figure in zip(("left", "right"), scene.figures, strict=True):
-        alone = caption(Scene(figures=(figure,)))
-        about += [
+def _of_two(scene: Scene) -> list[list[Question]]:
+    """Each of two figures that differ."""
+    return [
+        [
             Question(f"what shape is on the {side}?", figure.shape),
             Question(f"what color is the shape on the {side}?", figure.colour),
-            Question(f"what is on the {side}?", alone),
+            Question(f"what is on the {side}?", caption(Scene(figures=(figure,)))),
         ]
-    return about
+        for side, figure in zip(("left", "right"), scene.figures, strict=True)
+    ]
 
 
 def _spoken(question: str, random: Random) -> str:

@@ -179,13 +179,13 @@ def test_a_scene_is_described_without_a_background_that_is_always_there() -> Non
 
 
 def test_answers_are_true() -> None:
-    pair = dict(questions(PAIR))
+    pair = dict(question for kind in questions(PAIR) for question in kind)
     assert pair["how many shapes are there?"] == "two"
     assert pair["how many stars are there?"] == "one"
     assert (pair["is there a star?"], pair["is there a square?"]) == ("yes", "no")
     assert pair["what is on the left?"] == "a red circle"
     assert pair["what color is the shape on the right?"] == "blue"
-    group = dict(questions(several(3, "white", "star")))
+    group = dict(question for kind in questions(several(3, "white", "star")) for question in kind)
     assert group["what color is the background?"] == "grey"
     assert group["what color are the stars?"] == "white"
     assert group["what shape are they?"] == "stars"
