@@ -102,8 +102,8 @@ def create_app(
             path.endpoint,
             methods=[path.method],
             tags=[path.tag],
-            status_code=int(next(iter(path.description["responses"]))),
-            openapi_extra=path.description,
+            status_code=int(next(iter(path.operation.description["responses"]))),
+            openapi_extra=path.operation.description,
             response_class=Response,
             route_class_override=ExchangeRoute,
         )

@@ -1,12 +1,21 @@
 """The schemas that `/docs` shows, made from the structs that the endpoints really use."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 _REF = "#/components/schemas/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """How `/docs` describes an endpoint, and the structs that this refers to."""
+
+    description: dict[str, Any]
+    structs: tuple[type[Struct], ...] = ()
 
 
 def schemas(kinds: Sequence[type[Struct]]) -> dict[str, Any]:
@@ -28,7 +37,7 @@ def operation(
     streams: bool = False,
     status: int = 200,
     public: bool = False,
-) -> dict[str, Any]:
+) -> Operation:
     """Gives the part of an operation's description that FastAPI can't see.
 
     Args:
@@ -64,7 +73,7 @@ def operation(
         extra["parameters"] = parameters
     if not public:
         extra["security"] = [{"bearer": []}]
-    return extra
+    return Operation(extra, tuple(kind for kind in (body, form, query, answer) if kind))
 
 
 _BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
@@ -73,6 +82,8 @@ _FILE: Mapping[str, Any] = {
     "required": ["file"],
     "properties": {"file": _BINARY},
 }
+READ_FILE: Mapping[str, Any] = {"type": "object", "properties": {"file": _BINARY}}
+"""The file of a form that may name an address instead."""
 PICTURE_FILES: Mapping[str, Any] = {
     "type": "object",
     "required": ["image"],

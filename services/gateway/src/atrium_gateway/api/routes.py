@@ -1,8 +1,7 @@
 """Every path of the REST server, in one table; `app.py` installs it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from msgspec import Struct
 from starlette.types import ASGIApp
@@ -48,7 +47,7 @@ from atrium_gateway.api.models import (
     retrieve_model,
 )
 from atrium_gateway.api.ocr import create_ocr
-from atrium_gateway.api.openapi import PICTURE_FILES, operation
+from atrium_gateway.api.openapi import PICTURE_FILES, READ_FILE, Operation, operation
 from atrium_gateway.api.picture_schema import (
     ImageToImageForm,
     ImageToImageJson,
@@ -92,7 +91,7 @@ class Path:
     path: str
     endpoint: Endpoint
     tag: str
-    description: dict[str, Any]
+    operation: Operation
 
 
 # The busiest first: the router tries them in this order.
@@ -159,7 +158,7 @@ PATHS = (
             streams=True,
         ),
     ),
-    Path("GET", "/v1/realtime", show_realtime, "openai", ONLY_A_SOCKET),
+    Path("GET", "/v1/realtime", show_realtime, "openai", Operation(ONLY_A_SOCKET)),
     Path("GET", "/v1/models", list_models, "openai", operation(answer=ModelList)),
     Path(
         "GET",
@@ -213,6 +212,7 @@ PATHS = (
         operation(
             body=ImageToTextJson,
             form=ImageToTextForm,
+            files=READ_FILE,
             raw=True,
             answer=SeeingAnswer,
             streams=True,
@@ -226,6 +226,7 @@ PATHS = (
         operation(
             body=OcrJson,
             form=OcrForm,
+            files=READ_FILE,
             raw=True,
             answer=SeeingAnswer,
             media=tuple(DOCUMENT_TYPES.values()),
@@ -278,49 +279,7 @@ PATHS = (
 SOCKETS: Mapping[str, ASGIApp] = {"/v1/realtime": serve_realtime}
 """What serves a WebSocket, by path; each path is in `PATHS` too, for plain requests."""
 
-STRUCTS: tuple[type[Struct], ...] = (
-    ChatRequest,
-    ChatCompletion,
-    CompletionRequest,
-    Completion,
-    EmbeddingRequest,
-    EmbeddingAnswer,
-    TranscriptionForm,
-    TranslationForm,
-    JsonAnswer,
-    SpeechForm,
-    SpeechJson,
-    SpeechAnswer,
-    SpeechRequest,
-    TextToSpeechRequest,
-    TextToSpeechAnswer,
-    ImageRequest,
-    ImageEditForm,
-    ImageEditJson,
-    ImagesAnswer,
-    TextToImageRequest,
-    ImageToImageForm,
-    ImageToImageJson,
-    PicturesAnswer,
-    ImageToTextForm,
-    ImageToTextJson,
-    OcrForm,
-    OcrJson,
-    SeeingAnswer,
-    VoicesQuery,
-    VoiceForm,
-    VoiceJson,
-    VoiceObject,
-    VoiceList,
-    VoiceDeleted,
-    ModelList,
-    ModelObject,
-    ModelDetails,
-    UsageQuery,
-    UsageAnswer,
-    EventsQuery,
-    EventsAnswer,
-    HealthAnswer,
-    StatusAnswer,
+STRUCTS: Sequence[type[Struct]] = list(
+    dict.fromkeys(kind for path in PATHS for kind in path.operation.structs)
 )
 """What the descriptions refer to."""
