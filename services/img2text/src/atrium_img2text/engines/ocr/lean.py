@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from atrium_img2text.engines.ocr.upright import Grey
+from atrium_img2text.engines.ocr.upright import Grey, View
 
 MOST = 10.0
 """Degrees; what leans more is not a page that was laid down askew."""
@@ -53,6 +53,12 @@ class Lean:
 
     standing: bool = False
     degrees: float = 0.0
+
+
+def level(view: View) -> View:
+    """Turns a view so that its lines lie level, if they do not; upside down, perhaps."""
+    lean = lean_of(view.grey)
+    return view.turned((-90.0 if lean.standing else 0.0) - lean.degrees)
 
 
 def lean_of(grey: Grey) -> Lean:

@@ -46,3 +46,10 @@ class TesseractOptions(ReadingOptions):
     recognizer: Literal["auto", "library", "program"] = "auto"
     """How Tesseract runs: in this process (tesserocr), or as a process per page
     (pytesseract and an installed `tesseract`); ``auto`` takes the first that is there."""
+
+
+class RapidOcrOptions(ReadingOptions):
+    """Options of the engine `rapidocr`, with their defaults."""
+
+    workers: int = Field(default=1, ge=0)
+    """As in `ReadingOptions`; each takes up to 500 MB."""

@@ -15,7 +15,7 @@ from PIL import Image
 
 from atrium_common.work import CancelToken
 from atrium_img2text.engines.ocr.identify import LanguageIdentifier
-from atrium_img2text.engines.ocr.lean import lean_of
+from atrium_img2text.engines.ocr.lean import level
 from atrium_img2text.engines.ocr.recognizer import FoundWord, Orientation, Recognizer
 from atrium_img2text.engines.ocr.scripts import join_words, script_of_language
 from atrium_img2text.engines.ocr.tessdata import Tessdata
@@ -111,7 +111,7 @@ class PageReader:
         attempts = _Attempts(
             self.recognizer, self._tessdata, order, self._clock, self._clock() + seconds, token
         )
-        upright = _upright(view) if order.correct_orientation else view
+        upright = level(view) if order.correct_orientation else view
         best = attempts.read(upright, order.languages or (self._first_language,))
         if not best.convinces and (best.words or upright is not view):
             best = self._other_ways(best, view, attempts)
@@ -195,12 +195,6 @@ class _Attempts:
         if left <= 0:
             raise TimeoutError("the page took too long")
         return left
-
-
-def _upright(view: View) -> View:
-    """Turns a view so that its lines lie level, if they do not; upside down, perhaps."""
-    lean = lean_of(view.grey)
-    return view.turned((-90.0 if lean.standing else 0.0) - lean.degrees)
 
 
 def _amount(reading: Reading) -> float:
