@@ -16,7 +16,11 @@ from atrium_gateway.ratelimit import limit_headers
 from atrium_gateway.upstreams.seeing import DocumentEnd, SeeingStep
 
 _JSON = "json"
-_BY_TYPE = {kind.partition(";")[0]: form for form, kind in DOCUMENT_TYPES.items()}
+_BY_TYPE = {kind.partition(";")[0]: form for form, kind in DOCUMENT_TYPES.items()} | {
+    "text/html": "hocr",
+    "text/xml": "alto",
+}
+"""Forms by the types that `Accept` may name."""
 
 
 async def create_ocr(exchange: Exchange) -> None:

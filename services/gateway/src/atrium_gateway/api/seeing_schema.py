@@ -18,7 +18,7 @@ Output = Literal["json", "text", "hocr", "tsv", "alto", "pdf"]
 Layout = Literal["auto", "single_column", "single_block", "single_line", "single_word", "sparse"]
 DOCUMENT_TYPES: Mapping[str, str] = {
     "text": "text/plain; charset=utf-8",
-    "hocr": "text/html; charset=utf-8",
+    "hocr": "text/vnd.hocr+html; charset=utf-8",
     "tsv": "text/tab-separated-values; charset=utf-8",
     "alto": "application/xml; charset=utf-8",
     "pdf": "application/pdf",

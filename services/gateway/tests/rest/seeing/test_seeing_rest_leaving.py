@@ -94,20 +94,22 @@ async def test_leaving_at_random_moments_is_charged_once_and_truthfully(
         return _leave(rest.url, request, until=b"event: page", times=40, seconds=seconds)
 
     before = rest.seeing_engine.steps
+    told: list[int] = []
     for start in range(0, ROUNDS, AT_ONCE):
-        await asyncio.gather(*map(leave, range(start, start + AT_ONCE)))
+        told += await asyncio.gather(*map(leave, range(start, start + AT_ONCE)))
     await until(lambda: not rest.seeing_engine.running)
     # One that leaves before its request was read was never admitted.
     await until(lambda: not rest.core.admission.open_reservations)
     events = await rest.events("seeing-leaving-random")
-    assert ROUNDS / 2 <= len(events) <= ROUNDS
+    assert sum(map(bool, told)) <= len(events) <= ROUNDS
     assert len({event.id for event in events}) == len(events)
     assert {event.outcome for event in events} <= {"cancelled", "refunded"}
     assert not any(event.estimated for event in events)
     done = rest.seeing_engine.steps - before
     paid = sum(event.totals.pages + event.totals.output_tokens for event in events)
-    # The last word of each crosses with its client's leaving.
-    assert done - 2 * len(events) <= paid <= done
+    # What a client saw is paid; what was done while the word of its leaving was on its way is
+    # not, and what was not done never is.
+    assert sum(told) <= paid <= done
 
 
 async def test_an_upload_that_breaks_off_costs_nothing_and_is_no_defect(rest, until, capsys):

@@ -55,13 +55,13 @@ async def test_a_picture_is_one_page(rest, picture):
 
 
 async def test_a_limit_of_images_holds_under_many_at_once(rest, picture):
-    async with rest.client(await rest.key("images-limit", limit(Unit.IMAGES, 3))) as client:
+    async with rest.client(await rest.key("seeing-images-limit", limit(Unit.IMAGES, 3))) as client:
         replies = await asyncio.gather(*(client.post(PATH, content=picture()) for _ in range(6)))
         assert sorted(reply.status_code for reply in replies) == [200] * 3 + [429] * 3
         # Reading text takes no image.
         assert (await client.post("/api/ocr", content=picture())).status_code == 200
         assert (await client.post(f"{PATH}?task=all", content=picture())).status_code == 429
-    events = await rest.events("images-limit")
+    events = await rest.events("seeing-images-limit")
     assert sum(event.totals.images for event in events) == 3
 
 

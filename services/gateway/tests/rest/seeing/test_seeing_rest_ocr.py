@@ -8,7 +8,7 @@ import pytest
 
 FORMS = {
     "text": ("text/plain; charset=utf-8", b"Page 1 of"),
-    "hocr": ("text/html; charset=utf-8", b"ocr_page"),
+    "hocr": ("text/vnd.hocr+html; charset=utf-8", b"ocr_page"),
     "tsv": ("text/tab-separated-values; charset=utf-8", b"page\tblock"),
     "alto": ("application/xml; charset=utf-8", b"<alto"),
     "pdf": ("application/pdf", b"%PDF"),
@@ -75,6 +75,7 @@ async def test_output_comes_before_accept_and_json_before_files(rest, picture):
         assert await kind() == "application/json"
         assert await kind(accept="application/json, application/pdf") == "application/json"
         assert await kind(accept="image/png, application/pdf") == "application/pdf"
+        assert await kind(accept="text/html, */*") == "text/vnd.hocr+html"
         assert await kind("?output=text", accept="application/pdf") == "text/plain"
         assert await kind("?output=json", accept="application/pdf") == "application/json"
         assert await kind("?stream=true", accept="application/pdf") == "text/event-stream"
