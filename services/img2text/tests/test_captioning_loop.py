@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -35,6 +36,7 @@ class _Device(Blip2Model):
         fails_at: Forward passes after which memory runs out, once; ``None`` is never.
         turns: Held while a batch runs; a test that holds it lets requests gather.
         entered: Batches that began.
+        now: Seconds, of which each batch takes ten.
     """
 
     memory = 99
@@ -43,6 +45,7 @@ class _Device(Blip2Model):
     fails_at: int | None = None
     turns: threading.Lock
     entered = 0
+    now = 0.0
 
     def generate(
         self,
@@ -53,6 +56,7 @@ class _Device(Blip2Model):
         criteria: StoppingCriteriaList,
     ) -> Tensor:
         self.entered += 1
+        self.now += 10.0
         with self.turns:
             rows, length = inputs["input_ids"].shape
             if self.lost or length == self.bad_prompt:
@@ -88,7 +92,13 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> _Device:
 class _Bench:
     """A captioner over the device, and what it told of its end."""
 
-    def __init__(self, device: _Device, *, max_batch: int = 16) -> None:
+    def __init__(
+        self,
+        device: _Device,
+        *,
+        max_batch: int = 16,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.device = device
         self.failures: list[str] = []
         probe = device.prepare_description(DescriptionOrder(model="tiny"), picture())
@@ -99,6 +109,7 @@ class _Bench:
             max_batch=max_batch,
             threads=1,
             on_failure=self.failures.append,
+            clock=clock,
         )
 
     async def together(self, *jobs: DescriptionJob) -> list[Described | BaseException]:
@@ -150,6 +161,32 @@ async def test_every_mix_shares_a_batch_and_gives_what_it_gives_alone(bench: _Be
     alone = [(await described(bench.captioner, job)).texts for job in jobs]
     assert _texts(await bench.together(*jobs)) == alone
     assert bench.captioner.batches[-1] == 7, "three candidates are three rows"
+
+
+@pytest.fixture
+async def still(bench: _Bench) -> AsyncIterator[_Bench]:
+    """A bench whose time stands still but for the ten seconds of each batch."""
+    made = _Bench(bench.device, clock=lambda: bench.device.now)
+    yield made
+    await asyncio.to_thread(made.captioner.close)
+
+
+async def test_the_first_to_return_waits_for_the_others(still: _Bench) -> None:
+    """Time stands still, so that nothing but company ends the wait."""
+    await still.together(_job(1), _job(2))
+    batches = len(still.captioner.batches)
+    first = asyncio.create_task(described(still.captioner, _job(1)))
+    await _until(lambda: still.captioner.waiting == 1)
+    assert len(still.captioner.batches) == batches, "it waits"
+    await described(still.captioner, _job(2))
+    assert (await first).texts
+    assert still.captioner.batches[batches:] == [2]
+
+
+async def test_a_lone_caller_starts_at_once(still: _Bench) -> None:
+    for _ in range(3):  # if it waited, it would for ever
+        assert (await described(still.captioner, _job(1))).texts
+    assert still.captioner.batches == [1, 1, 1]
 
 
 async def test_beams_share_a_batch_with_their_like(bench: _Bench) -> None:

@@ -1,6 +1,7 @@
 """One loaded model: from a job to its events. `engine.py` makes one for each entry."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -34,6 +35,7 @@ class Captioner:
         max_batch: int,
         threads: int,
         on_failure: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts the threads: one reads pictures and prompts, one generates.
 
@@ -44,6 +46,7 @@ class Captioner:
             max_batch: Most rows of a batch.
             threads: CPU threads that one operation may use.
             on_failure: Called on the event loop with one line if the generating thread dies.
+            clock: Monotonic seconds.
         """
         self._model = model
         self._probe = probe
@@ -56,6 +59,7 @@ class Captioner:
             events=asyncio.get_running_loop(),
             on_failure=on_failure,
             name=f"captions-{name}",
+            clock=clock,
         )
         self._loop.start()
 
