@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "rest")]
 
 
 @pytest.fixture
@@ -25,3 +25,19 @@ def fetcher() -> Callable[..., Any]:
     from egress_web import make_fetcher
 
     return make_fetcher
+
+
+@pytest.fixture
+def start_rest(tmp_path: Path) -> Callable[..., Any]:
+    """Starts a whole gateway over the services that answer chats and see."""
+    from rest_gateway import running_rest
+
+    return lambda **options: running_rest(tmp_path, tts=False, pictures=False, **options)
+
+
+@pytest.fixture
+def picture() -> bytes:
+    """A picture file."""
+    from rest_pictures import gradient
+
+    return gradient()
