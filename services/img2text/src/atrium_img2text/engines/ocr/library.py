@@ -7,8 +7,8 @@ from pathlib import Path
 import tesserocr  # type: ignore[import-untyped]
 from tesserocr import OEM, PSM, RIL, PyResultIterator, PyTessBaseAPI
 
+from atrium_img2text.engines.ocr.letters import LetterReader
 from atrium_img2text.engines.ocr.recognizer import FoundWord, Orientation, share_of
-from atrium_img2text.engines.ocr.scripts import iso_script
 from atrium_img2text.engines.ocr.upright import Grey
 from atrium_img2text.reading import PageLayout
 
@@ -20,7 +20,6 @@ _MODES: dict[PageLayout, PSM] = {
     PageLayout.SINGLE_WORD: PSM.SINGLE_WORD,
     PageLayout.SPARSE: PSM.SPARSE_TEXT,
 }
-_OSD = "osd"
 
 
 def silence() -> None:
@@ -46,6 +45,7 @@ class LibraryRecognizer:
         self._kept = kept
         self._clock = clock
         self._apis: OrderedDict[str, PyTessBaseAPI] = OrderedDict()
+        self._letters: LetterReader | None = None
 
     def read(
         self,
@@ -76,25 +76,17 @@ class LibraryRecognizer:
     def orientation(self, grey: Grey, *, seconds: float) -> Orientation | None:
         """Implements `Recognizer`; takes as long as it takes, a second at most."""
         del seconds
-        api = self._api(_OSD)
-        api.SetPageSegMode(PSM.OSD_ONLY)
-        try:
-            _show(api, grey)
-            found = api.DetectOrientationScript()
-        finally:
-            api.Clear()
-        if not found:
-            return None
-        return Orientation(
-            turn=upright_turn(int(found["orient_deg"])),
-            confidence=float(found["orient_conf"]),
-            script=iso_script(str(found["script_name"])),
-        )
+        if self._letters is None:
+            self._letters = LetterReader(self._tessdata)
+        return self._letters.orientation(grey)
 
     def close(self) -> None:
         """Implements `Recognizer`."""
         while self._apis:
             self._apis.popitem()[1].End()
+        if self._letters is not None:
+            self._letters.close()
+            self._letters = None
 
     def _api(self, languages: str) -> PyTessBaseAPI:
         """Returns a reader; closes the one that was not used for longest if there are too many."""
@@ -105,11 +97,6 @@ class LibraryRecognizer:
             api = PyTessBaseAPI(path=f"{self._tessdata}/", lang=languages, oem=OEM.DEFAULT)
         self._apis[languages] = api
         return api
-
-
-def upright_turn(degrees: int) -> int:
-    """Returns by how much to turn a picture clockwise that is turned by so many, 0 to 270."""
-    return {0: 0, 90: -90, 180: 180, 270: 90}[degrees % 360]
 
 
 def _show(api: PyTessBaseAPI, grey: Grey) -> None:
