@@ -23,7 +23,7 @@ _LOOKING_SHARE, _TELLING_SHARE = 0.5, 0.35
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """How much is learnt; the defaults take about 40 minutes on one core.
+    """How much is learnt; the defaults take about 25 minutes on one core.
 
     Attributes:
         widths: Of the network.
@@ -38,7 +38,7 @@ class Recipe:
     widths: Widths = field(default_factory=Widths)
     rendered: int = 12000
     drawn: int = 900
-    looking_steps: int = 2500
+    looking_steps: int = 4200
     telling_steps: int = 1500
     batch: int = BATCH
     minutes: float | None = None

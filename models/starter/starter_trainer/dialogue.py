@@ -41,10 +41,10 @@ def canonical(scene: Scene) -> str:
 
 def exchange(scene: Scene, random: Random) -> Exchange:
     """Draws one of all that can be said about a scene."""
-    kind = random.random()
-    if kind < _PLAIN_SHARE:
+    form = random.random()
+    if form < _PLAIN_SHARE:
         return Exchange("", canonical(scene))
-    if kind < _PLAIN_SHARE + _OPENED_SHARE:
+    if form < _PLAIN_SHARE + _OPENED_SHARE:
         opening = random.choice(_OPENINGS)
         opening = opening.capitalize() if random.random() < 0.3 else opening
         return Exchange(opening, f" {canonical(scene)}")

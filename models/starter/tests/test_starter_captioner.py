@@ -130,10 +130,10 @@ def test_a_folder_without_a_captioner_is_refused_in_one_line(tmp_path: Path) -> 
 
 
 def losses(task: LookingTask | TellingTask, checkpoint: Path) -> tuple[float, float]:
-    """The loss of a batch before sixty steps, fast ones, and after them."""
+    """The loss of a batch before forty steps, fast ones, and after them."""
     task.adam = replace(task.adam, peak=3e-3, warm_up=1)
     before = task.loss(0).item()
-    budget = Budget(steps=60)
+    budget = Budget(steps=40)
     fit(task, budget=budget, checkpoint=checkpoint, fingerprint="tiny", say=lambda _: None)
     return before, task.loss(0).item()
 
@@ -258,8 +258,8 @@ class Mute:
 def test_the_measures_tell_a_good_describer_from_a_mute_one() -> None:
     assert caption_measures.plain_drawn(Reader(), Artist(), seeds=1).figures["right"] >= 0.95
     assert set(caption_measures.plain_rendered(Mute(), seeds=1).figures.values()) == {0.0}
-    random = caption_measures.random_rendered(Reader(), pictures=40).figures
+    random = caption_measures.random_rendered(Reader(), pictures=24).figures
     assert random["right"] < 0.9 < random["count"]
-    answered = caption_measures.answers(Reader(), pictures=40).figures
+    answered = caption_measures.answers(Reader(), pictures=24).figures
     assert 0.3 < answered["how many"] < 0.7
     assert answered["colour"] == 0.0 < answered["background"]
