@@ -1,6 +1,7 @@
 """What reading is made of: views of a page, lean, scripts, data files, workers."""
 
 import asyncio
+import math
 import sys
 import threading
 from pathlib import Path
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from atrium_common.errors import Cancelled, Unavailable
+from atrium_common.images import Size
 from atrium_common.work import CancelToken
-from atrium_img2text.engines.ocr.lean import Lean, lean_of
+from atrium_img2text.engines.ocr.lean import Lean, lean_of, level
 from atrium_img2text.engines.ocr.options import TesseractOptions
 from atrium_img2text.engines.ocr.program import ProgramRecognizer
 from atrium_img2text.engines.ocr.recognizers import find_recognizer
@@ -98,6 +100,18 @@ def test_lean_is_found(name: str, degrees: float) -> None:
     standing = degrees > 45
     assert lean.standing == standing
     assert lean.degrees == pytest.approx(degrees - 90.0 * standing, abs=0.2)
+
+
+def test_a_strip_does_not_become_a_huge_page() -> None:
+    """Turned by its lean, a long one would have many times the pixels."""
+    y, x = np.ogrid[:1000, :20_000]
+    rows = y + (x * math.tan(math.radians(9.0))).astype(np.int32)
+    strip = View(grey=(rows % 120 > 40).astype(np.uint8) * 255, page=Size(20_000, 1000))
+    assert lean_of(strip.grey) == Lean(degrees=-9.0)
+    assert level(strip).grey.size == strip.grey.size
+    assert strip.pixels_turned(9.0) > 54_000_000
+    small = View(grey=strip.grey[:, :2000], page=Size(2000, 1000))
+    assert level(small).grey.size == pytest.approx(small.pixels_turned(9.0), rel=0.01)
 
 
 def test_a_page_without_text_does_not_lean() -> None:

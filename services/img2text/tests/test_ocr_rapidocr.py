@@ -51,10 +51,12 @@ async def test_a_page_is_read_with_its_boxes(engine: RapidOcrEngine) -> None:
 
 async def test_an_upside_down_page_is_turned(engine: RapidOcrEngine) -> None:
     """Where nothing can be read at first."""
-    line = PageImage(number=1, pixels=np.ascontiguousarray(noisy().pixels[110:200][::-1, ::-1]))
+    line = PageImage(
+        number=1, pixels=np.ascontiguousarray(noisy().pixels[110:260, :420][::-1, ::-1])
+    )
     order = ReadingOrder(model="rapidocr", languages=("eng",))
     page = await engine.read(line, order)
-    assert page.text == "The northern hall is closed for repair until the end of"
+    assert page.text.startswith("The northern hall is closed")
     assert (page.languages, page.rotation) == (["en"], 180.0)
     first, last = page.lines[0].words[0].box, page.lines[0].words[-1].box
     assert first.x > last.x

@@ -27,6 +27,9 @@ from atrium_img2text.languages import alpha3
 from atrium_img2text.reading import PageLayout, ReadingOrder
 
 VERSION = "PP-OCRv6"
+CONVINCING = 0.9
+"""Mean confidence, by letters, from which on a page was read the right way; upside-down words
+reach 0.8."""
 LAYOUTS = (
     PageLayout.AUTO,
     PageLayout.SINGLE_COLUMN,
@@ -109,7 +112,7 @@ class RapidOcrEngine(PageEngine[RapidOcrOptions, Path, RapidRecognizer]):
                 raise TimeoutError("the page took too long")
 
         best = self._attempt(tool, level(view) if order.correct_orientation else view, order, check)
-        if order.correct_orientation and best.words and not best.convinces:
+        if order.correct_orientation and 0 < best.sureness < CONVINCING:
             other = self._attempt(tool, best.view.turned(180), order, check)
             best = max(best, other, key=lambda reading: reading.amount)
         return best

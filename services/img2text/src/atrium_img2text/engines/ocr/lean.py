@@ -24,6 +24,8 @@ MOST = 10.0
 """Degrees; what leans more is not a page that was laid down askew."""
 LEAST = 0.4
 """Degrees; Tesseract reads what leans less as well, and unturned pixels are sharper."""
+MAX_PIXELS = 54_000_000
+"""Of a page that is turned by what it leans: A4 at 600 pixels per inch grows to 49 million."""
 
 _SIDE = 800
 _MAX_POINTS = 60_000
@@ -56,9 +58,14 @@ class Lean:
 
 
 def level(view: View) -> View:
-    """Turns a view so that its lines lie level, if they do not; upside down, perhaps."""
+    """Turns a view so that its lines lie level, if they do not; upside down, perhaps.
+
+    A long strip is not levelled where that would make a huge page of it.
+    """
     lean = lean_of(view.grey)
-    return view.turned((-90.0 if lean.standing else 0.0) - lean.degrees)
+    quarter = -90.0 if lean.standing else 0.0
+    fits = view.pixels_turned(lean.degrees) <= MAX_PIXELS
+    return view.turned(quarter - lean.degrees if fits else quarter)
 
 
 def lean_of(grey: Grey) -> Lean:

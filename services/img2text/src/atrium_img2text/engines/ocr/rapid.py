@@ -56,7 +56,7 @@ class RapidRecognizer:
             found = self._engine(np.repeat(grey[..., np.newaxis], 3, axis=2))
         except ResizeImgError:
             return ()  # too long and thin
-        return list(_words(found)) if isinstance(found, RapidOCROutput) else ()
+        return list(_words(found, grey)) if isinstance(found, RapidOCROutput) else ()
 
 
 class _Engine(RapidOCR):
@@ -86,21 +86,45 @@ class _Step:
         return self._session(batch)
 
 
-def _words(found: RapidOCROutput) -> Iterator[FoundWord]:
+def _words(found: RapidOCROutput, grey: Grey) -> Iterator[FoundWord]:
     for number, line in enumerate(_lines(found)):
         for text, confidence, corners in line:
             if not text.strip() or corners is None:
                 continue
             xs, ys = [x for x, _ in corners], [y for _, y in corners]
+            left, top, right, bottom = _trimmed(grey, min(xs), min(ys), max(xs), max(ys))
             yield FoundWord(
                 text=text.strip(),
-                left=int(min(xs)),
-                top=int(min(ys)),
-                right=int(max(xs)),
-                bottom=int(max(ys)),
+                left=left,
+                top=top,
+                right=right,
+                bottom=bottom,
                 confidence=min(max(float(confidence), 0.0), 1.0),
                 line=number,
             )
+
+
+def _trimmed(
+    grey: Grey, left: float, top: float, right: float, bottom: float
+) -> tuple[int, int, int, int]:
+    """Returns the part of a word's rectangle that holds ink: as found, it is as high as its line.
+
+    Rows and columns count that have more than a speck.
+    """
+    x, y = max(0, int(left)), max(0, int(top))
+    part = grey[y : int(bottom) + 1, x : int(right) + 1].astype(np.int16)
+    if part.size:
+        contrast = np.abs(part - np.median(part))
+        ink = contrast > max(24.0, float(contrast.max()) / 2)
+        rows, columns = (np.flatnonzero(ink.sum(axis) > 1) for axis in (1, 0))
+        if rows.size and columns.size:
+            return (
+                x + int(columns[0]),
+                y + int(rows[0]),
+                x + int(columns[-1]) + 1,
+                y + int(rows[-1]) + 1,
+            )
+    return int(left), int(top), int(right), int(bottom)
 
 
 def _lines(found: RapidOCROutput) -> Iterable[Iterable[_Word]]:

@@ -53,11 +53,16 @@ class Reading:
         return letters * (_STANDING_WORTH if self.stands else 1.0)
 
     @property
-    def convinces(self) -> bool:
-        """Whether it was read the right way; a page without words is not."""
+    def sureness(self) -> float:
+        """Mean confidence by letters, 0 to 1; 0 for a page without words."""
         letters = sum(len(word.text) for word in self.words)
         sure = sum(len(word.text) * word.confidence for word in self.words)
-        return letters > 0 and sure / letters >= CONVINCING and not self.stands
+        return sure / letters if letters else 0.0
+
+    @property
+    def convinces(self) -> bool:
+        """Whether Tesseract read it the right way; a page without words is not."""
+        return self.sureness >= CONVINCING and not self.stands
 
     @property
     def stands(self) -> bool:

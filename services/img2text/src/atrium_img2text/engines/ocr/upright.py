@@ -55,6 +55,14 @@ class View:
         rotation = 180.0 - (180.0 - self.rotation - degrees) % 360.0
         return replace(self, grey=np.asarray(image), rotation=rotation)
 
+    def pixels_turned(self, degrees: float) -> float:
+        """Returns how many pixels the view has once it is turned, about."""
+        angle = math.radians(degrees)
+        sine, cosine = abs(math.sin(angle)), abs(math.cos(angle))
+        height, width = self.grey.shape
+        pixels: float = (width * cosine + height * sine) * (width * sine + height * cosine)
+        return pixels
+
     def box(self, left: float, top: float, right: float, bottom: float) -> Box:
         """Returns the box on the page around a rectangle of the view; never empty."""
         angle = math.radians(self.rotation)
