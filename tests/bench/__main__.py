@@ -4,13 +4,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import gateway, models, pictures, speech
+from tests.bench import gateway, models, pictures, seeing, speech
 
 SECTIONS = {
     "gateway": gateway.run,
     "models": models.run,
     "speech": speech.run,
     "pictures": pictures.run,
+    "seeing": seeing.run,
 }
 
 if __name__ == "__main__":

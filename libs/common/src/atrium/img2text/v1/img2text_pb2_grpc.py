@@ -27,8 +27,10 @@ if _version_not_supported:
 
 class ImageUnderstandingServiceStub(object):
     """Reads pictures. Every field is honoured or refused by name with INVALID_ARGUMENT; an
-    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, encrypted, or with
-    too many bytes, pixels or pages is INVALID_ARGUMENT with reason INVALID_MEDIA.
+    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, or with too many
+    bytes or pixels is INVALID_ARGUMENT with reason INVALID_MEDIA, one that is encrypted with
+    ENCRYPTED_DOCUMENT, one with too many pages with TOO_MANY_PAGES, and one that takes too
+    long to draw or to read with PAGE_TIMEOUT.
 
     Every upload goes the same way: one config, then chunks, then one end. Pictures are PNG,
     JPEG, WebP, BMP, TIFF or the first frame of a GIF, at most 32 MiB and 64 megapixels by
@@ -70,8 +72,10 @@ class ImageUnderstandingServiceStub(object):
 
 class ImageUnderstandingServiceServicer(object):
     """Reads pictures. Every field is honoured or refused by name with INVALID_ARGUMENT; an
-    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, encrypted, or with
-    too many bytes, pixels or pages is INVALID_ARGUMENT with reason INVALID_MEDIA.
+    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, or with too many
+    bytes or pixels is INVALID_ARGUMENT with reason INVALID_MEDIA, one that is encrypted with
+    ENCRYPTED_DOCUMENT, one with too many pages with TOO_MANY_PAGES, and one that takes too
+    long to draw or to read with PAGE_TIMEOUT.
 
     Every upload goes the same way: one config, then chunks, then one end. Pictures are PNG,
     JPEG, WebP, BMP, TIFF or the first frame of a GIF, at most 32 MiB and 64 megapixels by
@@ -151,8 +155,10 @@ def add_ImageUnderstandingServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ImageUnderstandingService(object):
     """Reads pictures. Every field is honoured or refused by name with INVALID_ARGUMENT; an
-    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, encrypted, or with
-    too many bytes, pixels or pages is INVALID_ARGUMENT with reason INVALID_MEDIA.
+    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, or with too many
+    bytes or pixels is INVALID_ARGUMENT with reason INVALID_MEDIA, one that is encrypted with
+    ENCRYPTED_DOCUMENT, one with too many pages with TOO_MANY_PAGES, and one that takes too
+    long to draw or to read with PAGE_TIMEOUT.
 
     Every upload goes the same way: one config, then chunks, then one end. Pictures are PNG,
     JPEG, WebP, BMP, TIFF or the first frame of a GIF, at most 32 MiB and 64 megapixels by

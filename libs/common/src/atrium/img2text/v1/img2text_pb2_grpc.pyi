@@ -28,8 +28,10 @@ GRPC_VERSION: str
 
 class ImageUnderstandingServiceStub:
     """Reads pictures. Every field is honoured or refused by name with INVALID_ARGUMENT; an
-    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, encrypted, or with
-    too many bytes, pixels or pages is INVALID_ARGUMENT with reason INVALID_MEDIA.
+    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, or with too many
+    bytes or pixels is INVALID_ARGUMENT with reason INVALID_MEDIA, one that is encrypted with
+    ENCRYPTED_DOCUMENT, one with too many pages with TOO_MANY_PAGES, and one that takes too
+    long to draw or to read with PAGE_TIMEOUT.
 
     Every upload goes the same way: one config, then chunks, then one end. Pictures are PNG,
     JPEG, WebP, BMP, TIFF or the first frame of a GIF, at most 32 MiB and 64 megapixels by
@@ -54,8 +56,10 @@ class ImageUnderstandingServiceStub:
 @_typing.type_check_only
 class ImageUnderstandingServiceAsyncStub(ImageUnderstandingServiceStub):
     """Reads pictures. Every field is honoured or refused by name with INVALID_ARGUMENT; an
-    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, encrypted, or with
-    too many bytes, pixels or pages is INVALID_ARGUMENT with reason INVALID_MEDIA.
+    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, or with too many
+    bytes or pixels is INVALID_ARGUMENT with reason INVALID_MEDIA, one that is encrypted with
+    ENCRYPTED_DOCUMENT, one with too many pages with TOO_MANY_PAGES, and one that takes too
+    long to draw or to read with PAGE_TIMEOUT.
 
     Every upload goes the same way: one config, then chunks, then one end. Pictures are PNG,
     JPEG, WebP, BMP, TIFF or the first frame of a GIF, at most 32 MiB and 64 megapixels by
@@ -76,8 +80,10 @@ class ImageUnderstandingServiceAsyncStub(ImageUnderstandingServiceStub):
 
 class ImageUnderstandingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads pictures. Every field is honoured or refused by name with INVALID_ARGUMENT; an
-    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, encrypted, or with
-    too many bytes, pixels or pages is INVALID_ARGUMENT with reason INVALID_MEDIA.
+    unknown model is NOT_FOUND; an upload of an unknown format, corrupt, or with too many
+    bytes or pixels is INVALID_ARGUMENT with reason INVALID_MEDIA, one that is encrypted with
+    ENCRYPTED_DOCUMENT, one with too many pages with TOO_MANY_PAGES, and one that takes too
+    long to draw or to read with PAGE_TIMEOUT.
 
     Every upload goes the same way: one config, then chunks, then one end. Pictures are PNG,
     JPEG, WebP, BMP, TIFF or the first frame of a GIF, at most 32 MiB and 64 megapixels by
