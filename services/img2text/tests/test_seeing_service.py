@@ -322,6 +322,7 @@ async def test_an_analysis_does_all_and_its_usage_adds_up(shared: Running) -> No
     for answer in answers:
         total = usage_from_proto(answer.usage)
         parts = [usage_from_proto(part) for part in answer.usage_by_model]
+        assert total.model == "fake-vision"
         for unit in ("images", "pages", "input_tokens", "output_tokens"):
             assert getattr(total, unit) == sum(getattr(part, unit) for part in parts)
         spent = sum((part.inference_time for part in parts), timedelta())

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import threading
+import time
 from typing import Any
 
 from seeing_service import METHODS, Serve, asked, reader, tiff, vision, work_of
@@ -67,6 +68,8 @@ async def test_callers_who_leave_take_processes_and_threads_with_them(serve: Ser
     data = many_pages(4)
     async with serve(vision(), reader(seconds_per_page=0.05, slots=2)) as service:
         await service.ask("ExtractText", data, max_pages=1)
+        # The loop's own threads come as they are needed and stay.
+        await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.05) for _ in range(40)))
         threads = threading.active_count()
         for _ in range(6):
             call = service.call("ExtractText", asked("ExtractText", data, resolution=72))

@@ -47,6 +47,7 @@ class Analysis:
         seeing: Seeing,
         extracting: Extracting,
         held: HeldPixels,
+        label: Usage,
         caller: RequestContext,
         report: UsageReport,
     ) -> None:
@@ -54,6 +55,7 @@ class Analysis:
 
         Args:
             order: What to do.
+            label: Under which model all that is consumed is told, besides by model.
             seeing: Who describes and answers.
             extracting: Who reads.
             held: Counts the picture while it is looked at.
@@ -61,6 +63,7 @@ class Analysis:
             report: Hears of what was consumed, by all parts together and by model.
         """
         self._order = order
+        self._label = label
         self._seeing = seeing
         self._extracting = extracting
         self._held = held
@@ -178,7 +181,7 @@ class Analysis:
                 usage = replace(usage, images=0)
         self._usages[part] = usage
         by_model = self.usage_by_model
-        self._report(summed(by_model[0], by_model), by_model)
+        self._report(summed(self._label, by_model), by_model)
         self._news.set()
 
     async def _give(self, result: Analysed) -> None:
@@ -188,8 +191,7 @@ class Analysis:
 
     def _step(self, result: Analysed | None) -> AnalysisStep:
         self._told = self.usage_by_model
-        total = summed(self._told[0], self._told) if self._told else Usage()
-        return AnalysisStep(result, total, self._told)
+        return AnalysisStep(result, summed(self._label, self._told), self._told)
 
 
 async def _together(parts: _Parts) -> None:

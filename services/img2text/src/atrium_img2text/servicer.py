@@ -70,7 +70,7 @@ class ImageUnderstandingServicer(pb_grpc.ImageUnderstandingServiceServicer):
         self._catalogue = catalogue
         self._intake = intake
         self._max_pages = max_pages
-        seats = Seats(engines, max_queue=max_queue, clock=clock)
+        self._seats = seats = Seats(engines, max_queue=max_queue, clock=clock)
         self._seeing = Seeing(engines, seats)
         self._extracting = Extracting(
             engines, seats, held=intake.held, folder=intake.limits.directory
@@ -165,6 +165,7 @@ class ImageUnderstandingServicer(pb_grpc.ImageUnderstandingServiceServicer):
             seeing=self._seeing,
             extracting=self._extracting,
             held=self._intake.held,
+            label=self._seats.label(order.models[0]),
             caller=caller,
             report=report_usage,
         )

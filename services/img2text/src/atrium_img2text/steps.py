@@ -67,7 +67,7 @@ class AnalysisStep:
 
     Attributes:
         result: Of one of its parts.
-        usage: Of all parts together, under the model of the first that consumed anything.
+        usage: Of all parts together, under the model of the first of them.
         usage_by_model: The same by model; adds up to it.
     """
 
