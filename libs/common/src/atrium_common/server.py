@@ -7,6 +7,7 @@ other composition roots use `start_server` and stop it themselves.
 import asyncio
 import math
 import signal
+import sys
 from typing import Final
 
 import grpc.aio
@@ -43,6 +44,9 @@ _VERIFY_SECONDS: Final = 120.0
 _VERIFY_AGAIN_SECONDS: Final = 30.0
 _LAST_GRACE_SECONDS: Final = 2.0
 _SETTLE_SECONDS: Final = 5.0
+_SWITCH_SECONDS: Final = 0.0005
+"""How long a thread may keep Python's lock while others wait. The model's thread would keep
+it for the default 5 ms, and an upload, whose way has several threads, would wait at each."""
 
 
 async def serve(
@@ -67,6 +71,7 @@ async def serve(
     # "atrium.llm.v1.TextGenerationService" logs as "llm".
     name = servicer.service_name.split(".")[1]
     configure_logging(name, settings.log_level, settings.log_format)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
