@@ -23,7 +23,7 @@ from atrium_img2text.testing.pages import (
 
 ROOT = Path(__file__).resolve().parents[3]
 STORE = WeightStore(ROOT / ".atrium" / "models")
-ENTRY = Catalogue.load(ROOT / "models" / "starter.yaml").resolve(
+ENTRY = Catalogue.load(ROOT / "models" / "gpu.yaml").resolve(
     "rapidocr", Capability.OCR, service="img2text"
 )
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.model
 
 @pytest.fixture(scope="module")
 async def engine() -> AsyncIterator[RapidOcrEngine]:
-    """The starter's model."""
+    """The model of the GPU catalogue; it runs on the processor."""
     made = RapidOcrEngine([ENTRY], store=STORE)
     await made.load()
     yield made
