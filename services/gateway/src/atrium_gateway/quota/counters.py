@@ -4,17 +4,19 @@ A counter keeps what was taken and where, so that a later adjustment reaches the
 part of the window or, if that has passed, nothing. Times are Unix milliseconds.
 """
 
-from collections import deque
 from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from atrium_gateway.quota.limits import NEVER, Window
+from atrium_gateway.quota.verdict import Reading
 
 _SECOND: Final = 1000
 _HOUR: Final = 3600 * _SECOND
 _DAY: Final = 24 * _HOUR
 _FOREVER: Final = int(NEVER.timestamp()) * _SECOND
-_SLIDING_SECONDS: Final = 60
+DROPS: Final = 60_000
+"""Parts of a unit in a minute's bucket: with as many milliseconds, a limit of n drains n of
+them in each, so that no division is needed and every store counts alike."""
 
 
 def window_bounds(window: Window, now: int) -> tuple[int, int]:
@@ -33,26 +35,22 @@ def window_bounds(window: Window, now: int) -> tuple[int, int]:
     return 0, _FOREVER
 
 
-def _time(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / _SECOND, UTC)
-
-
 class Counter(Protocol):
-    """Counts one unit over one window; amounts are internal counts."""
+    """Counts one unit over one window; amounts and limits are internal counts.
 
-    def used(self, now: int) -> int:
-        """What counts against the limit now."""
+    `read` comes first: it moves the window on, and every other method trusts it.
+    """
+
+    def read(self, now: int, limit: int, amount: int) -> Reading:
+        """Tells what counts now, and when `amount` fits; the limit may differ each time."""
         ...
 
-    def take(self, reservation_id: str, amount: int, *, now: int, expires: int) -> int:
-        """Adds `amount`; returns a mark that says where it was added.
-
-        Call `used` for the same `now` first: it moves the window on.
-        """
+    def take(self, reservation_id: str, amount: int, *, expires: int) -> int:
+        """Adds `amount`; returns a mark that says where it was added."""
         ...
 
-    def adjust(self, reservation_id: str, mark: int, delta: int) -> None:
-        """Changes by `delta` what was taken at `mark`, if that still counts."""
+    def adjust(self, mark: int, amount: int, delta: int, *, now: int) -> None:
+        """Changes by `delta` the `amount` that was taken at `mark`, as far as it still counts."""
         ...
 
     def keep(self, reservation_id: str, expires: int) -> None:
@@ -63,15 +61,23 @@ class Counter(Protocol):
         """Ends what a reservation occupies only while it runs."""
         ...
 
-    def resets(self, now: int) -> datetime:
-        """When room comes back by time alone, aware UTC."""
-        ...
+
+class _Amounts:
+    """What counters of amounts have in common: nothing in them runs."""
+
+    __slots__ = ()
+
+    def keep(self, reservation_id: str, expires: int) -> None:
+        """Nothing runs."""
+
+    def release(self, reservation_id: str) -> None:
+        """Nothing runs."""
 
 
-class CalendarCounter:
+class CalendarCounter(_Amounts):
     """An hour, a day, a month or all time: begins anew at fixed instants."""
 
-    __slots__ = ("_end", "_resets", "_start", "_used", "_window")
+    __slots__ = ("_end", "_start", "_used", "_window")
 
     def __init__(self, window: Window, now: int, *, used: int = 0) -> None:
         self._window = window
@@ -79,72 +85,71 @@ class CalendarCounter:
 
     def _begin(self, now: int, used: int) -> None:
         self._start, self._end = window_bounds(self._window, now)
-        self._resets = _time(self._end)
         self._used = used
 
-    def used(self, now: int) -> int:
+    def read(self, now: int, limit: int, amount: int) -> Reading:
         if now >= self._end:
             self._begin(now, 0)
-        return self._used
+        return Reading(self._used, self._end, self._end)
 
-    def take(self, reservation_id: str, amount: int, *, now: int, expires: int) -> int:
+    def take(self, reservation_id: str, amount: int, *, expires: int) -> int:
         self._used += amount
         return self._start
 
-    def adjust(self, reservation_id: str, mark: int, delta: int) -> None:
+    def adjust(self, mark: int, amount: int, delta: int, *, now: int) -> None:
         if mark == self._start:
             self._used += delta
 
-    def keep(self, reservation_id: str, expires: int) -> None:
-        """A calendar window holds amounts, nothing that runs."""
 
-    def release(self, reservation_id: str) -> None:
-        """A calendar window holds amounts, nothing that runs."""
+class BucketCounter(_Amounts):
+    """A minute: a bucket that holds the limit and drains it in a minute, steadily (GCRA).
 
-    def resets(self, now: int) -> datetime:
-        return self._resets
+    What is put in leaves in the order in which it came. Who took more than was needed gets
+    back what of it has not drained yet: giving back more would let through what the limit
+    forbids. All numbers are whole; see `DROPS`.
+    """
 
+    __slots__ = ("_level", "_limit", "_poured", "_seen")
 
-class SlidingCounter:
-    """The last minute, in steps of a second: an amount leaves 60 to 61 s after it came."""
+    def __init__(self, now: int) -> None:
+        self._level = 0
+        self._poured = 0
+        self._limit = 0
+        self._seen = now
 
-    __slots__ = ("_steps", "_used")
+    def read(self, now: int, limit: int, amount: int) -> Reading:
+        self._drain(now)
+        self._limit = limit
+        return Reading(
+            -(-self._level // DROPS),
+            self._when(self._level, now),
+            self._when(self._level + (amount - limit) * DROPS, now),
+        )
 
-    def __init__(self) -> None:
-        self._steps: deque[list[int]] = deque()
-        self._used = 0
+    def take(self, reservation_id: str, amount: int, *, expires: int) -> int:
+        mark = self._poured
+        self._poured += amount * DROPS
+        self._level += amount * DROPS
+        return mark
 
-    def used(self, now: int) -> int:
-        oldest = now // _SECOND - _SLIDING_SECONDS
-        while self._steps and self._steps[0][0] < oldest:
-            self._used -= self._steps.popleft()[1]
-        return self._used
+    def adjust(self, mark: int, amount: int, delta: int, *, now: int) -> None:
+        self._drain(now)
+        drops = delta * DROPS
+        if drops > 0:
+            self._poured += drops
+        else:
+            drained = max(mark, self._poured - self._level)
+            drops = max(drops, min(0, drained - mark - amount * DROPS))
+        self._level += drops
 
-    def take(self, reservation_id: str, amount: int, *, now: int, expires: int) -> int:
-        second = now // _SECOND
-        # A clock set back must not reorder the steps.
-        if not self._steps or self._steps[-1][0] < second:
-            self._steps.append([second, 0])
-        self._steps[-1][1] += amount
-        self._used += amount
-        return self._steps[-1][0]
+    def _drain(self, now: int) -> None:
+        if now > self._seen:  # a clock that was set back drains nothing
+            self._level = max(0, self._level - self._limit * (now - self._seen))
+            self._seen = now
 
-    def adjust(self, reservation_id: str, mark: int, delta: int) -> None:
-        for step in reversed(self._steps):
-            if step[0] == mark:
-                step[1] += delta
-                self._used += delta
-                return
-
-    def keep(self, reservation_id: str, expires: int) -> None:
-        """A sliding window holds amounts, nothing that runs."""
-
-    def release(self, reservation_id: str) -> None:
-        """A sliding window holds amounts, nothing that runs."""
-
-    def resets(self, now: int) -> datetime:
-        first = next((step[0] for step in self._steps if step[1]), now // _SECOND)
-        return _time((first + _SLIDING_SECONDS + 1) * _SECOND)
+    def _when(self, drops: int, now: int) -> int:
+        """When so many drops will have drained."""
+        return now + -(-max(drops, 0) // self._limit) if self._limit else _FOREVER
 
 
 class SlotCounter:
@@ -155,16 +160,17 @@ class SlotCounter:
     def __init__(self) -> None:
         self._expiries: dict[str, int] = {}
 
-    def used(self, now: int) -> int:
+    def read(self, now: int, limit: int, amount: int) -> Reading:
         if self._expiries and min(self._expiries.values()) <= now:
             self._expiries = {key: end for key, end in self._expiries.items() if end > now}
-        return len(self._expiries)
+        return Reading(len(self._expiries), now + _SECOND, now + _SECOND)
 
-    def take(self, reservation_id: str, amount: int, *, now: int, expires: int) -> int:
-        self._expiries[reservation_id] = expires
+    def take(self, reservation_id: str, amount: int, *, expires: int) -> int:
+        if amount:
+            self._expiries[reservation_id] = expires
         return 0
 
-    def adjust(self, reservation_id: str, mark: int, delta: int) -> None:
+    def adjust(self, mark: int, amount: int, delta: int, *, now: int) -> None:
         """A slot is one slot whatever was produced."""
 
     def keep(self, reservation_id: str, expires: int) -> None:
@@ -174,14 +180,11 @@ class SlotCounter:
     def release(self, reservation_id: str) -> None:
         self._expiries.pop(reservation_id, None)
 
-    def resets(self, now: int) -> datetime:
-        return _time(now + _SECOND)
-
 
 def make_counter(window: Window, now: int, *, used: int = 0) -> Counter:
     """The counter for `window`, with `used` already consumed (calendar windows only)."""
     if window is Window.MINUTE:
-        return SlidingCounter()
+        return BucketCounter(now)
     if window is Window.CONCURRENT:
         return SlotCounter()
     return CalendarCounter(window, now, used=used)

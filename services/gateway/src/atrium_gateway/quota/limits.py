@@ -39,9 +39,10 @@ class Unit(StrEnum):
 class Window(StrEnum):
     """Over what time it is counted.
 
-    Hour, day and month are those of the UTC calendar; a minute is a bucket that
-    drains steadily, so that no burst of twice the limit fits around its edge; total
-    never begins anew; concurrent counts what is running (unit requests only).
+    Hour, day and month are those of the UTC calendar; a minute is a bucket that holds
+    the limit and drains it steadily (the generic cell rate algorithm, GCRA), so that no
+    burst of twice the limit fits around an edge; total never begins anew; concurrent
+    counts what is running (unit requests only).
     """
 
     MINUTE = "minute"
@@ -61,6 +62,9 @@ WINDOW_LENGTH: Final[dict[Window, timedelta]] = {
     Window.CONCURRENT: timedelta(),
 }
 """Length to tell callers; zero for windows that time does not end, a month is nominal."""
+
+LEDGERED: Final = frozenset({Window.HOUR, Window.DAY, Window.MONTH, Window.TOTAL})
+"""Windows whose counts the ledger can tell, after a store lost them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,18 +7,27 @@ from typing import Protocol
 from atrium_gateway.quota.limits import LimitState, Meter
 
 
+class Unseeded(Exception):  # noqa: N818  a question, not an error
+    """Counters need what the ledger knows before they count right: seed them, ask again.
+
+    Attributes:
+        meters: Theirs.
+    """
+
+    def __init__(self, meters: Sequence[Meter]) -> None:
+        super().__init__("counters are not seeded")
+        self.meters = tuple(meters)
+
+
 class QuotaStore(Protocol):
     """Counts reservations against limits, atomically over all limits of a request.
 
     `amounts` run parallel to `meters` and are internal counts, 0 or more. The limits
-    travel with the call, so a changed limit holds at once.
+    travel with the call, so a changed limit holds at once. Every method raises
+    `Unavailable` while the store can't be reached; whether it acted is then not known.
     """
 
-    def unseeded(self, meters: Sequence[Meter]) -> Sequence[Meter]:
-        """Those of `meters` that need what the ledger knows before they count right."""
-        ...
-
-    async def seed(self, meter: Meter, used: int) -> None:
+    async def seed(self, tenant: str, meter: Meter, used: int) -> None:
         """Starts the counter of `meter` with what its window has consumed already.
 
         Does nothing if the counter exists.
@@ -27,26 +36,52 @@ class QuotaStore(Protocol):
 
     async def reserve(
         self,
+        tenant: str,
         reservation_id: str,
         meters: Sequence[Meter],
         amounts: Sequence[int],
         *,
         lease: timedelta,
+        note: bytes = b"",
     ) -> tuple[LimitState, ...]:
         """Reserves all amounts or none.
+
+        Args:
+            tenant: Whose it is; all of the meters are this tenant's.
+            reservation_id: Names it in the calls that follow.
+            meters: Limits that apply.
+            amounts: What to reserve of each.
+            lease: Time after which it may be claimed.
+            note: Kept with it, for whoever claims it.
 
         Returns:
             The state of each limit after the reservation, tightest first.
 
         Raises:
             QuotaExceeded: A limit refuses; nothing was reserved.
+            Unseeded: Counters must be seeded first; nothing was reserved.
         """
         ...
 
     async def renew(
-        self, reservation_id: str, amounts: Sequence[int] | None, *, lease: timedelta
+        self,
+        tenant: str,
+        reservation_id: str,
+        meters: Sequence[Meter],
+        amounts: Sequence[int] | None,
+        *,
+        lease: timedelta,
+        note: bytes = b"",
     ) -> None:
         """Prolongs the lease, and grows the reservation to the new totals if given.
+
+        Args:
+            tenant: Whose it is.
+            reservation_id: The reservation.
+            meters: Those that it was made with.
+            amounts: New totals, or ``None``; what is smaller than before stays.
+            lease: Time until it may be claimed, from now.
+            note: Replaces the old one; ``b""`` keeps it.
 
         Raises:
             QuotaExceeded: The growth does not fit; amounts and lease are as before.
@@ -54,13 +89,22 @@ class QuotaStore(Protocol):
         """
         ...
 
-    async def settle(self, reservation_id: str, amounts: Sequence[int]) -> None:
+    async def settle(self, tenant: str, reservation_id: str, amounts: Sequence[int]) -> bool:
         """Replaces the reserved amounts by the actual ones, above the limit too.
 
-        A reservation that is not there (settled before, expired) changes nothing.
+        Returns:
+            False if there was no such reservation (settled before, claimed): nothing changed.
         """
         ...
 
-    async def abandon(self, reservation_id: str) -> None:
-        """Ends a reservation whose lease has passed: the reserved amounts stay consumed."""
+    async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
+        """Ends a reservation whose lease has passed: the reserved amounts stay consumed.
+
+        Returns:
+            Its note, for one caller alone; ``None`` if it is closed or its lease holds.
+        """
+        ...
+
+    async def lapsed(self, tenant: str) -> Sequence[str]:
+        """Ids of a tenant's reservations whose lease has passed, for `claim`."""
         ...

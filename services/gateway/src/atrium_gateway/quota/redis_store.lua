@@ -1,0 +1,249 @@
+-- Counts reservations against limits in one step: all of a request's amounts or none.
+-- `redis_store.py` calls it; counters.py counts the same way in one process, and both pass
+-- the same tests. Times are Unix milliseconds; numbers are whole and under 2^53.
+--
+--   KEYS[1]   the reservation: a hash  x expires, p pieces (packed), k counter keys, n note
+--   KEYS[2]   the tenant's leases: a sorted set of reservation ids by expiry
+--   KEYS[3..] the counters, one for each meter
+--   ARGV[1]   operation; ARGV[2] now, or "" for the server's clock; ARGV[3] reservation id
+--
+-- A counter is, by its kind,
+--   c  calendar: a hash  s start of the window, u used
+--   b  bucket:   a hash  l level, p poured in all, r rate, t seen at, e epoch (in drops)
+--   s  slots:    a sorted set of reservation ids by expiry
+
+local DROPS = 60000
+local FOREVER = 253370764800000
+local DAY = 86400000
+local SLOT_RETRY = 1000
+
+local operation, id = ARGV[1], ARGV[3]
+local now = tonumber(ARGV[2])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function whole(number) return string.format('%.0f', number) end
+
+local function numbers(key, ...)
+  local values = redis.call('HMGET', key, ...)
+  for i = 1, #values do values[i] = tonumber(values[i] or nil) end
+  return values
+end
+
+-- Reads a bucket and drains it to now. Epochs tell its lives apart: it is forgotten when empty.
+local function bucket(key)
+  local v = numbers(key, 'l', 'p', 'r', 't', 'e')
+  if not v[1] then return {level = 0, poured = 0, rate = 0, seen = now, epoch = now} end
+  local b = {level = v[1], poured = v[2], rate = v[3], seen = v[4], epoch = v[5]}
+  if now > b.seen then
+    b.level = math.max(0, b.level - b.rate * (now - b.seen))
+    b.seen = now
+  end
+  return b
+end
+
+local function keep_bucket(key, b)
+  redis.call('HSET', key, 'l', whole(b.level), 'p', whole(b.poured), 'r', whole(b.rate),
+    't', whole(b.seen), 'e', whole(b.epoch))
+  if b.rate > 0 then
+    redis.call('PEXPIRE', key, whole(math.ceil(b.level / b.rate) + DAY))
+  end
+end
+
+local function drained_at(drops, rate)
+  if rate <= 0 then return FOREVER end
+  return now + math.ceil(math.max(drops, 0) / rate)
+end
+
+-- What a meter's counter says: {used, resets, fits}, or nil where the ledger must be asked.
+local function read(meter, amount)
+  if meter.kind == 'c' then
+    local v = numbers(meter.key, 's', 'u')
+    if not v[1] then return nil end
+    if v[1] < meter.start then v[2] = 0 end
+    return {v[2], meter.ends, meter.ends}
+  elseif meter.kind == 'b' then
+    local b = bucket(meter.key)
+    return {math.ceil(b.level / DROPS), drained_at(b.level, meter.limit),
+      drained_at(b.level + (amount - meter.limit) * DROPS, meter.limit)}
+  end
+  redis.call('ZREMRANGEBYSCORE', meter.key, '-inf', whole(now))
+  return {redis.call('ZCARD', meter.key), now + SLOT_RETRY, now + SLOT_RETRY}
+end
+
+-- Takes an amount; returns where: a mark, and a bucket's epoch.
+local function take(meter, amount, expires)
+  if meter.kind == 'c' then
+    local v = numbers(meter.key, 's', 'u')
+    if v[1] < meter.start then
+      redis.call('HSET', meter.key, 's', whole(meter.start), 'u', '0')
+    end
+    redis.call('HINCRBY', meter.key, 'u', whole(amount))
+    if meter.ends < FOREVER then redis.call('PEXPIRE', meter.key, whole(meter.ends - now + DAY)) end
+    return math.max(v[1], meter.start), 0
+  elseif meter.kind == 'b' then
+    local b = bucket(meter.key)
+    local mark = b.poured
+    b.rate = meter.limit
+    b.poured = b.poured + amount * DROPS
+    b.level = b.level + amount * DROPS
+    keep_bucket(meter.key, b)
+    return mark, b.epoch
+  end
+  if amount > 0 then
+    redis.call('ZADD', meter.key, whole(expires), id)
+    redis.call('PEXPIRE', meter.key, whole(math.max(expires - now, redis.call('PTTL', meter.key))))
+  end
+  return 0, 0
+end
+
+-- Changes what was taken, as far as it still counts.
+local function adjust(key, piece, delta)
+  local kind, mark, amount, epoch = piece[2], piece[3], piece[4], piece[5]
+  if kind == 'c' then
+    if numbers(key, 's')[1] == mark then redis.call('HINCRBY', key, 'u', whole(delta)) end
+  elseif kind == 'b' then
+    local b = bucket(key)
+    local drops = delta * DROPS
+    if drops > 0 then
+      b.poured = b.poured + drops
+    elseif b.epoch ~= epoch then
+      return
+    else
+      local drained = math.max(mark, b.poured - b.level)
+      drops = math.max(drops, math.min(0, drained - mark - amount * DROPS))
+    end
+    b.level = b.level + drops
+    keep_bucket(key, b)
+  end
+end
+
+local function pieces_of() return cmsgpack.unpack(redis.call('HGET', KEYS[1], 'p')) end
+
+local function keys_of()
+  local found = {}
+  for key in string.gmatch(redis.call('HGET', KEYS[1], 'k'), '[^\n]+') do found[#found + 1] = key end
+  return found
+end
+
+-- Ends a reservation: its slots are free, its lease is gone.
+local function close(keys)
+  for _, piece in ipairs(pieces_of()) do
+    if piece[2] == 's' then redis.call('ZREM', keys[piece[1]], id) end
+  end
+  redis.call('DEL', KEYS[1])
+  redis.call('ZREM', KEYS[2], id)
+end
+
+-- The meters that follow ARGV[at]: kind, limit, amount, start and end of the window.
+local function meters_from(at)
+  local meters, amounts = {}, {}
+  for i = 3, #KEYS do
+    meters[#meters + 1] = {key = KEYS[i], kind = ARGV[at], limit = tonumber(ARGV[at + 1]),
+      start = tonumber(ARGV[at + 3]), ends = tonumber(ARGV[at + 4])}
+    amounts[#amounts + 1] = tonumber(ARGV[at + 2])
+    at = at + 5
+  end
+  return meters, amounts
+end
+
+-- Reads all meters. Returns an answer that ends the operation, or nothing, and the readings.
+local function judge(meters, amounts)
+  local readings, unseeded, refused = {}, {'unseeded', whole(now)}, false
+  for i, meter in ipairs(meters) do
+    if meter.kind == 'c' and not (meter.start <= now and now < meter.ends) then
+      return {'moved', whole(now)}
+    end
+    local reading = read(meter, amounts[i])
+    if not reading then
+      unseeded[#unseeded + 1] = whole(i - 1)
+    else
+      refused = refused or (amounts[i] > 0 and reading[1] + amounts[i] > meter.limit)
+      for _, value in ipairs(reading) do readings[#readings + 1] = whole(value) end
+    end
+  end
+  if #unseeded > 2 then return unseeded end
+  if refused then return {'refused', whole(now), unpack(readings)} end
+  return nil, readings
+end
+
+if operation == 'reserve' then
+  -- lease, note, then the meters
+  local meters, amounts = meters_from(6)
+  local answer, readings = judge(meters, amounts)
+  if answer then return answer end
+  local expires, pieces, keys = now + tonumber(ARGV[4]), {}, {}
+  for i, meter in ipairs(meters) do
+    local mark, epoch = take(meter, amounts[i], expires)
+    pieces[i] = {i, meter.kind, mark, amounts[i], epoch}
+    keys[i] = meter.key
+  end
+  redis.call('HSET', KEYS[1], 'x', whole(expires), 'p', cmsgpack.pack(pieces),
+    'k', table.concat(keys, '\n'), 'n', ARGV[5])
+  redis.call('ZADD', KEYS[2], whole(expires), id)
+  return {'held', whole(now), unpack(readings)}
+end
+
+local expires = tonumber(redis.call('HGET', KEYS[1], 'x') or nil)
+
+if operation == 'renew' then
+  -- lease, note or "", then the meters with amounts in all, or none
+  if not expires or expires <= now then return {'gone', whole(now)} end
+  local pieces, keys = pieces_of(), keys_of()
+  expires = now + tonumber(ARGV[4])
+  local meters, amounts = meters_from(6)
+  for _, piece in ipairs(pieces) do
+    if amounts[piece[1]] then amounts[piece[1]] = amounts[piece[1]] - piece[4] end
+  end
+  for i in ipairs(amounts) do amounts[i] = math.max(amounts[i], 0) end
+  local answer = judge(meters, amounts)
+  if answer then return answer end
+  for i, meter in ipairs(meters) do
+    if amounts[i] > 0 then
+      local mark, epoch = take(meter, amounts[i], expires)
+      pieces[#pieces + 1] = {i, meter.kind, mark, amounts[i], epoch}
+    end
+  end
+  for _, piece in ipairs(pieces) do
+    if piece[2] == 's' and piece[4] > 0 then
+      redis.call('ZADD', keys[piece[1]], 'XX', whole(expires), id)
+      redis.call('PEXPIRE', keys[piece[1]],
+        whole(math.max(expires - now, redis.call('PTTL', keys[piece[1]]))))
+    end
+  end
+  redis.call('HSET', KEYS[1], 'x', whole(expires), 'p', cmsgpack.pack(pieces))
+  if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'n', ARGV[5]) end
+  redis.call('ZADD', KEYS[2], whole(expires), id)
+  return {'held', whole(now)}
+end
+
+if operation == 'settle' then
+  -- the amounts that were consumed, by meter
+  if not expires then return {'gone', whole(now)} end
+  local pieces, keys = pieces_of(), keys_of()
+  local last = {}
+  for number, piece in ipairs(pieces) do last[piece[1]] = number end
+  local left = {}
+  for i = 4, #ARGV do left[#left + 1] = tonumber(ARGV[i]) end
+  for number, piece in ipairs(pieces) do
+    local part = left[piece[1]]
+    if last[piece[1]] ~= number then part = math.min(part, piece[4]) end
+    left[piece[1]] = left[piece[1]] - part
+    if part ~= piece[4] then adjust(keys[piece[1]], piece, part - piece[4]) end
+  end
+  close(keys)
+  return {'settled', whole(now)}
+end
+
+if operation == 'claim' then
+  -- ends a reservation whose lease has passed; what it reserved stays consumed
+  if not expires then return {'gone', whole(now)} end
+  if expires > now then return {'held', whole(now)} end
+  local note = redis.call('HGET', KEYS[1], 'n')
+  close(keys_of())
+  return {'claimed', whole(now), note}
+end
+
+return redis.error_reply('no such operation')
