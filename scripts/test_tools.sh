@@ -8,6 +8,7 @@ set -euo pipefail
 
 missing=()
 command -v flite >/dev/null || missing+=(flite)
+command -v redis-server >/dev/null || missing+=(redis-server)
 [[ -e /usr/share/asterisk/sounds/en_US_f_Allison ]] || missing+=(asterisk-core-sounds-en-wav)
 [[ -e /usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf ]] || missing+=(fonts-dejavu-core)
 command -v tesseract >/dev/null || missing+=(tesseract-ocr)

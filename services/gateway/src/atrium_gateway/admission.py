@@ -13,7 +13,7 @@ from atrium_common.errors import NotFound, PermissionDenied, Unavailable
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.quota.limits import MEASURES, LimitState, Meter
 from atrium_gateway.quota.policy import LimitPolicy
-from atrium_gateway.quota.store import QuotaStore
+from atrium_gateway.quota.store import QuotaStore, Unseeded
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.usage.billing import close_record, settle_record
 from atrium_gateway.usage.port import Ledger
@@ -137,9 +137,7 @@ class Admission:
         meters = await self._allowed(principal, capability)
         reservation_id = self._new_id()
         held = lease or self._lease
-        limits = await self._store.reserve(
-            reservation_id, meters, _measure(meters, estimate), lease=held
-        )
+        limits = await self._reserve(principal.tenant, reservation_id, meters, estimate, held)
         now = self._clock()
         record = OpenRecord(
             reservation_id,
@@ -171,7 +169,9 @@ class Admission:
         if entry is None:
             raise NotFound("The reservation is closed or its lease has passed.")
         amounts = None if estimate is None else _measure(entry.meters, estimate)
-        await self._store.renew(reservation_id, amounts, lease=entry.lease)
+        await self._store.renew(
+            entry.record.tenant, reservation_id, entry.meters, amounts, lease=entry.lease
+        )
         entry.expires = self._clock() + entry.lease.total_seconds()
         if estimate is not None:
             entry.record = msgspec.structs.replace(entry.record, reserved=units_of(estimate))
@@ -215,7 +215,7 @@ class Admission:
         # The record is queued before anything can be awaited: from here on a cancelled
         # caller can't lose it.
         written = self._ledger.close(events)
-        await self._store.settle(reservation_id, _measure(entry.meters, usage))
+        await self._store.settle(entry.record.tenant, reservation_id, _measure(entry.meters, usage))
         await written
 
     async def refund(self, reservation_id: str, reason: str) -> None:
@@ -243,7 +243,7 @@ class Admission:
             requests=0,
         )
         written = self._ledger.close([event])
-        await self._store.settle(reservation_id, [0] * len(entry.meters))
+        await self._store.settle(entry.record.tenant, reservation_id, [0] * len(entry.meters))
         await written
 
     async def expire(self) -> int:
@@ -266,7 +266,7 @@ class Admission:
                 reason="LEASE_EXPIRED",
             )
             written = self._ledger.close([event])
-            await self._store.abandon(reservation_id)
+            await self._store.claim(entry.record.tenant, reservation_id)
             await written
             _log.warning(
                 "reservation_expired", request_id=entry.record.request_id, id=reservation_id
@@ -282,15 +282,26 @@ class Admission:
             )
         if self._ledger.failing:
             raise Unavailable("Usage can't be recorded now.", retry_after=timedelta(seconds=2))
-        meters = self._policy.meters(tenant, capability)
-        if meters and self._store.unseeded(meters):
-            await self._seed(tenant.id, meters)
-        return meters
+        return self._policy.meters(tenant, capability)
 
-    async def _seed(self, tenant: str, meters: Sequence[Meter]) -> None:
-        async with self._seeding:
-            for meter in self._store.unseeded(meters):
-                await self._store.seed(meter, await self._ledger.consumed(tenant, meter))
+    async def _reserve(
+        self,
+        tenant: str,
+        reservation_id: str,
+        meters: Sequence[Meter],
+        estimate: Usage,
+        lease: timedelta,
+    ) -> tuple[LimitState, ...]:
+        """Reserves, once the counters that need it know what the ledger knows."""
+        amounts = _measure(meters, estimate)
+        try:
+            return await self._store.reserve(tenant, reservation_id, meters, amounts, lease=lease)
+        except Unseeded as err:
+            async with self._seeding:
+                for meter in err.meters:
+                    used = await self._ledger.consumed(tenant, meter)
+                    await self._store.seed(tenant, meter, used)
+        return await self._store.reserve(tenant, reservation_id, meters, amounts, lease=lease)
 
     async def _closed_before(self, reservation_id: str) -> None:
         await self._ledger.synced()

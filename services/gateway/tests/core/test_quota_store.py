@@ -87,7 +87,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-class redis_server:  # noqa: N801  reads as a function
+class redis_server:
     """Runs a Redis on `port` while it is entered."""
 
     def __init__(self, port: int, folder: Path) -> None:
@@ -139,7 +139,9 @@ def store(make_store, clock: Clock) -> Counted:
     return make_store(clock)
 
 
-_MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_MANY = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @given(
@@ -196,9 +198,7 @@ class Model:
             return -(-sum(drops for _, drops in self.queues[index]) // DROPS)
         here = window_bounds(meter.window, self.now)
         return sum(
-            amount
-            for _, at, amount in self.taken[index]
-            if window_bounds(meter.window, at) == here
+            amount for _, at, amount in self.taken[index] if window_bounds(meter.window, at) == here
         )
 
     def fits(self, amounts: list[int]) -> bool:
@@ -240,7 +240,9 @@ class Model:
     st.integers(0, 30),
     st.integers(0, 60),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 async def test_it_admits_what_the_simplest_model_admits(make_store, steps, tokens, requests):
     clock = Clock()
     store = make_store(clock)
@@ -438,9 +440,8 @@ async def test_a_store_that_is_away_says_so(tmp_path):
     with pytest.raises(Unavailable) as caught:
         await gone.reserve(TENANT, "a", [meter(1)], [1], lease=MINUTE)
     assert caught.value.reason == "QUOTA_STORE_AWAY"
-    with redis_server(port, tmp_path):
-        with pytest.raises(Unseeded):
-            await gone.reserve(TENANT, "a", [meter(1)], [1], lease=MINUTE)
+    with redis_server(port, tmp_path), pytest.raises(Unseeded):
+        await gone.reserve(TENANT, "a", [meter(1)], [1], lease=MINUTE)
     with redis_server(port, tmp_path):  # another one, which has never seen the script
         await client.connection_pool.disconnect()
         patient = Counted(RedisQuotaStore(client, timeout=timedelta(seconds=20)))

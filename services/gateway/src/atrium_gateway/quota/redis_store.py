@@ -111,7 +111,8 @@ class RedisQuotaStore:
         found = self._redis.zrangebyscore(
             self._key(tenant, "leases"), "-inf", self._now(), start=0, num=_LAPSED_AT_ONCE
         )
-        return [reservation_id.decode() for reservation_id in await self._answered(found)]
+        ids = cast("list[bytes]", await self._answered(found))
+        return [reservation_id.decode() for reservation_id in ids]
 
     async def _judged(
         self,

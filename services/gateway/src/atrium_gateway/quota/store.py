@@ -7,7 +7,7 @@ from typing import Protocol
 from atrium_gateway.quota.limits import LimitState, Meter
 
 
-class Unseeded(Exception):  # noqa: N818  a question, not an error
+class Unseeded(Exception):
     """Counters need what the ledger knows before they count right: seed them, ask again.
 
     Attributes:
