@@ -1,0 +1,1 @@
+"""Parts that the tests of the gateway and of the suite share."""
