@@ -4,20 +4,39 @@
 #   asterisk-core-sounds-en-wav: recordings of a person, with their texts.
 #   fonts-dejavu-core: the letters of the pages that the reading tests read.
 #   tesseract-ocr: the program that reads where its library can't be imported.
+#   redis-server, postgresql: each test starts servers of its own and ends them.
 set -euo pipefail
+
+# Debian puts PostgreSQL's server programs into no folder of PATH.
+has_postgres() {
+  command -v postgres >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null
+}
 
 missing=()
 command -v flite >/dev/null || missing+=(flite)
 command -v redis-server >/dev/null || missing+=(redis-server)
+has_postgres || missing+=(postgresql)
 [[ -e /usr/share/asterisk/sounds/en_US_f_Allison ]] || missing+=(asterisk-core-sounds-en-wav)
 [[ -e /usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf ]] || missing+=(fonts-dejavu-core)
 command -v tesseract >/dev/null || missing+=(tesseract-ocr)
 ((${#missing[@]} == 0)) && exit 0
 
+# The distribution's own cluster is neither made nor started: the tests have theirs.
+no_cluster=/etc/postgresql-common/createcluster.d/atrium-tests.conf
+
+install_missing() {
+  apt-get update -qq
+  mkdir -p "$(dirname "$no_cluster")"
+  echo 'create_main_cluster = false' >"$no_cluster"
+  local status=0
+  DEBIAN_FRONTEND=noninteractive apt-get install -yqq "${missing[@]}" || status=$?
+  rm -f "$no_cluster"
+  return $status
+}
+
 if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
   echo "test: apt-get install ${missing[*]}"
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -yqq "${missing[@]}"; } \
-    >/dev/null && exit 0
+  install_missing >/dev/null && exit 0
 fi
 echo "test: install ${missing[*]} first (Debian: apt-get install ${missing[*]})" >&2
 exit 1
