@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from atrium_common.domain import Usage
-from atrium_common.errors import NotFound, PermissionDenied, Unavailable
+from atrium_common.errors import NotFound, Unavailable
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.quota.limits import MEASURES, LimitState, Meter
 from atrium_gateway.quota.policy import LimitPolicy
@@ -276,10 +276,7 @@ class Admission:
     async def _allowed(self, principal: Principal, capability: str) -> Sequence[Meter]:
         """The meters to reserve on, once nothing but a limit can refuse any more."""
         tenant = await self._directory.active_tenant(principal.tenant)
-        if not principal.allows(capability):
-            raise PermissionDenied(
-                f"The credential does not allow {capability}.", reason="SCOPE_MISSING"
-            )
+        principal.demand(capability)
         if self._ledger.failing:
             raise Unavailable("Usage can't be recorded now.", retry_after=timedelta(seconds=2))
         return self._policy.meters(tenant, capability)

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from uuid_utils import uuid7
 
 from atrium_common.domain import Capability
-from atrium_common.errors import InvalidArgument, PermissionDenied, Unauthenticated
+from atrium_common.errors import InvalidArgument, Unauthenticated
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.api.realtime_config import SessionConfig
 from atrium_gateway.api.realtime_session import LiveSession, SessionTerms
@@ -48,10 +48,7 @@ async def serve_realtime(scope: Scope, receive: Receive, send: Send) -> None:
     token = _token(scope)
     principal = await gateway.authenticator.authenticate(token)
     record.tenant = principal.tenant
-    if not principal.allows(Capability.TRANSCRIPTION):
-        raise PermissionDenied(
-            "The credential does not allow transcription.", reason="SCOPE_MISSING"
-        )
+    principal.demand(Capability.TRANSCRIPTION)
     query = dict(parse_qsl(str(scope["query_string"], "latin-1"), keep_blank_values=True))
     config = _config(gateway, query)
     record.model = config.model_id

@@ -8,7 +8,7 @@ from datetime import timedelta
 import msgspec
 
 from atrium_common.domain import Capability, Usage
-from atrium_common.errors import MediaError, PermissionDenied
+from atrium_common.errors import MediaError
 from atrium_gateway.api.decode import convert, decode
 from atrium_gateway.api.exchange import JSON, Exchange
 from atrium_gateway.api.speech_schema import (
@@ -76,8 +76,7 @@ async def delete_voice(exchange: Exchange) -> None:
 async def _allowed(exchange: Exchange) -> Principal:
     """Checks what admission checks elsewhere: listing and deleting are not metered."""
     principal = await exchange.authenticate()
-    if not principal.allows(Capability.SPEECH):
-        raise PermissionDenied("The credential does not allow speech.", reason="SCOPE_MISSING")
+    principal.demand(Capability.SPEECH)
     return principal
 
 

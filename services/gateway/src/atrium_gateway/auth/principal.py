@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-ANY_SCOPE = "*"
-"""The scope that allows everything."""
+from atrium_common.errors import PermissionDenied
+from atrium_gateway.auth.roles import ANY_SCOPE, Role, covered, granted
+
+__all__ = ["ANY_SCOPE", "Principal"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +18,7 @@ class Principal:
         subject: User or key that asked, for logs and the ledger.
         key_id: Id of the API key, or ``None`` for a token.
         roles: Roles inside the tenant, e.g. ``"admin"``.
-        scopes: Capabilities and areas that are allowed; ``"*"`` allows all.
+        scopes: Capabilities, actions and areas that are allowed; ``"*"`` allows all.
         weight: Share in fair scheduling, above 0.
         expires_at: When the credential ends, aware UTC; ``None`` if it does not.
     """
@@ -30,5 +32,35 @@ class Principal:
     expires_at: datetime | None = None
 
     def allows(self, scope: str) -> bool:
-        """Whether the credential covers `scope`, e.g. a capability or ``"usage"``."""
+        """Whether the scopes cover `scope`, e.g. a capability or ``"usage"``; see `may`."""
         return scope in self.scopes or ANY_SCOPE in self.scopes
+
+    def may(self, action: str, *, tenant: str | None = None) -> bool:
+        """Whether a role grants `action`, the scopes cover it, and it is in reach.
+
+        Args:
+            action: A value of `Action` or `Capability`.
+            tenant: Whose; its own if not given. Another's is in an operator's reach alone.
+        """
+        if tenant is not None and tenant != self.tenant and Role.OPERATOR not in self.roles:
+            return False
+        return covered(self.scopes, action) and granted(self.roles, action)
+
+    def demand(self, action: str, *, tenant: str | None = None) -> None:
+        """Lets pass who `may`.
+
+        Raises:
+            PermissionDenied: It is another tenant's, no role grants the action, or the
+                scopes do not cover it; the reason says which.
+        """
+        if self.may(action, tenant=tenant):
+            return
+        if tenant is not None and tenant != self.tenant and Role.OPERATOR not in self.roles:
+            raise PermissionDenied(
+                "A tenant reaches only what is its own.", reason="OTHER_TENANT", field="tenant"
+            )
+        if not covered(self.scopes, action):
+            raise PermissionDenied(
+                f"The credential does not allow {action}.", reason="SCOPE_MISSING"
+            )
+        raise PermissionDenied(f"Its roles do not allow {action}.", reason="ROLE_MISSING")
