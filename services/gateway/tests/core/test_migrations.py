@@ -40,26 +40,24 @@ INSERT INTO usage_events VALUES (:id, 't', 's', NULL, 'chat', 'm', 'x', 'r', :st
 """
 
 
-def _to_the_first(connection: Connection) -> None:
+def _to(connection: Connection, revision: str) -> None:
     config = Config()
     folder = Path(atrium_gateway.__file__).parent / "migrations"
     config.set_main_option("script_location", str(folder))
     config.attributes["connection"] = connection
-    command.upgrade(config, "0001")
+    command.upgrade(config, revision)
 
 
 async def test_hours_of_the_past_get_the_devices_time_of_their_events(tmp_path):
     engine = open_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
     hour = 7 * 3_600_000
     async with engine.connect() as connection:
-        await connection.run_sync(_to_the_first)
+        await connection.run_sync(_to, "0001")
         await connection.execute(text(_ROLLED_UP))
         for number, started in enumerate((hour - 1, hour, hour + 3_599_999, hour + 3_600_000)):
             row = {"id": str(number), "started": started, "inference": 10**number}
             await connection.execute(text(_EVENT), row)
-        await connection.commit()
-    await upgrade(engine)
-    async with engine.connect() as connection:
+        await connection.run_sync(_to, "0002")
         summed = await connection.execute(text("SELECT requests, inference_ms FROM usage_hourly"))
         assert [tuple(row) for row in summed] == [(2, 110)]
     await engine.dispose()

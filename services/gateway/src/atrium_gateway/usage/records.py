@@ -67,6 +67,7 @@ class UsageEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag="close", t
         price_version: Version of the price book; 0 if the model has no price.
         estimated: The units are an upper estimate.
         reason: Why it was refunded or closed by the gateway, else empty.
+        provider_cost_nano: What the work costs the operator, in the same billionths.
     """
 
     id: str
@@ -91,6 +92,7 @@ class UsageEvent(msgspec.Struct, frozen=True, omit_defaults=True, tag="close", t
     model_digest: str = ""
     queue_ms: int = 0
     inference_ms: int = 0
+    provider_cost_nano: int = 0
 
 
 class SplitSettlement(msgspec.Struct, frozen=True, tag="split", tag_field="t"):

@@ -18,7 +18,13 @@ COUNTS = (
     "inference_ms",
     "cost_nano",
 )
-"""Columns that are summed, in events and roll-ups alike."""
+"""Columns that a tenant is shown sums of, in events and roll-ups alike."""
+
+SUMS = (*COUNTS, "provider_cost_nano", "events", "refunded")
+"""Columns that a roll-up sums: those of events, how many events, how many refunded."""
+
+DIMENSIONS = ("tenant", "hour", "capability", "model", "key_id", "subject", "outcome")
+"""Columns that name a roll-up; events have them too, but for the hour."""
 
 
 def _counts() -> list[Column[int]]:
@@ -47,6 +53,7 @@ usage_events = Table(
     Column("price_version", Integer, nullable=False),
     Column("reserved", Text, nullable=False),
     *_counts(),
+    Column("provider_cost_nano", BigInteger, nullable=False, server_default="0"),
     Index("ix_usage_events_tenant_started_ms_id", "tenant", "started_ms", "id"),
 )
 """One row per closed reservation and model that worked for it, never changed.
@@ -61,10 +68,18 @@ usage_hourly = Table(
     Column("hour", BigInteger, primary_key=True),
     Column("capability", String(64), primary_key=True),
     Column("model", String(200), primary_key=True),
+    Column("key_id", String(32), primary_key=True),
+    Column("subject", String(200), primary_key=True),
+    Column("outcome", String(16), primary_key=True),
+    Column("events", BigInteger, nullable=False),
     Column("refunded", BigInteger, nullable=False),
     *_counts(),
+    Column("provider_cost_nano", BigInteger, nullable=False),
 )
-"""Sums of events by the hour in which they were admitted (Unix hours)."""
+"""Sums of events by the hour in which they were admitted (Unix hours).
+
+`key_id` is empty where the events have none: a part of a primary key can't be null.
+"""
 
 price_book = Table(
     "price_book",
@@ -72,5 +87,12 @@ price_book = Table(
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("prices", Text, nullable=False),
     Column("effective_from", UtcDateTime, nullable=False),
+    Column("model", String(200)),
+    Column("costs", Text, nullable=False, server_default="{}"),
 )
-"""Every price book that was ever in force; `prices` is JSON, amounts are strings."""
+"""Every price that was ever in force, and those that will be; never changed.
+
+A row without `model` holds the whole catalogue; one with it, what an operator set for that
+model alone. `prices` is what tenants are charged, `costs` what a provider charges: JSON,
+model -> unit -> amount as a string.
+"""

@@ -5,29 +5,26 @@ commit was not seen, a segment read again after a crash) adds nothing to the rol
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import msgspec
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from atrium_gateway.database import DriverInsert, upsert
 from atrium_gateway.usage.framing import records
-from atrium_gateway.usage.records import REFUNDED, UsageEvent, events_of
+from atrium_gateway.usage.records import UsageEvent, events_of
+from atrium_gateway.usage.rollup import roll_up
+from atrium_gateway.usage.rows import event_row
 from atrium_gateway.usage.spool import Position, Spool, segment_path, segments
-from atrium_gateway.usage.tables import COUNTS, usage_events, usage_hourly
+from atrium_gateway.usage.tables import SUMS, usage_events, usage_hourly
 
 _log = structlog.get_logger(__name__)
 
 _READ_BYTES = 1 << 19
 """About a thousand events: few enough to build without holding up the loop."""
 _LONGEST_PAUSE_SECONDS = 10.0
-_MS_PER_HOUR = 3_600_000
-_JSON = msgspec.json.Encoder()
-
-RollUpKey = tuple[str, int, str, str]
 
 
 class _Batch(NamedTuple):
@@ -57,7 +54,7 @@ class LedgerWriter:
         self._insert = DriverInsert(new_only, engine.dialect)
         self._insert_returning = new_only.returning(usage_events.c.id)
         added = insert(usage_hourly)
-        sums = {name: usage_hourly.c[name] + added.excluded[name] for name in (*COUNTS, "refunded")}
+        sums = {name: usage_hourly.c[name] + added.excluded[name] for name in SUMS}
         self._add = added.on_conflict_do_update(
             index_elements=list(usage_hourly.primary_key.columns), set_=sums
         )
@@ -125,7 +122,7 @@ class LedgerWriter:
     async def _store(self, events: Sequence[UsageEvent]) -> None:
         """Stores a batch and its roll-ups in one transaction."""
         by_id = {event.id: event for event in events}
-        rows = [_row(event) for _, event in sorted(by_id.items())]
+        rows = [event_row(event) for _, event in sorted(by_id.items())]
         if not rows:
             return
         async with self._engine.connect() as connection:
@@ -141,67 +138,3 @@ class LedgerWriter:
         if events:
             await connection.execute(self._add, roll_up(events))
         await connection.commit()
-
-
-def roll_up(events: Iterable[UsageEvent]) -> list[dict[str, int | str]]:
-    """Hourly sums of `events`, sorted by key so that two writers can't deadlock."""
-    sums: dict[RollUpKey, list[int]] = {}
-    for event in events:
-        key = (event.tenant, event.started_ms // _MS_PER_HOUR, event.capability, event.model)
-        counts = [*_counts(event), int(event.outcome == REFUNDED)]
-        kept = sums.get(key)
-        sums[key] = counts if kept is None else [a + b for a, b in zip(kept, counts, strict=True)]
-    names = (*COUNTS, "refunded")
-    return [
-        {
-            "tenant": tenant,
-            "hour": hour,
-            "capability": capability,
-            "model": model,
-            **dict(zip(names, counts, strict=True)),
-        }
-        for (tenant, hour, capability, model), counts in sorted(sums.items())
-    ]
-
-
-def _counts(event: UsageEvent) -> tuple[int, ...]:
-    """The summed columns of an event, in the order of `COUNTS`."""
-    units = event.units
-    return (
-        event.requests,
-        units.input_tokens,
-        units.output_tokens,
-        units.cached_input_tokens,
-        units.characters,
-        units.input_audio_ms,
-        units.output_audio_ms,
-        units.images,
-        units.millimegapixel_steps,
-        units.pages,
-        event.inference_ms,
-        event.cost_nano,
-    )
-
-
-def _row(event: UsageEvent) -> dict[str, int | str | bool | None]:
-    return {
-        "id": event.id,
-        "tenant": event.tenant,
-        "subject": event.subject,
-        "key_id": event.key_id,
-        "capability": event.capability,
-        "model": event.model,
-        "method": event.method,
-        "request_id": event.request_id,
-        "started_ms": event.started_ms,
-        "ended_ms": event.ended_ms,
-        "outcome": event.outcome,
-        "reason": event.reason,
-        "estimated": event.estimated,
-        "engine": event.engine,
-        "model_digest": event.model_digest,
-        "queue_ms": event.queue_ms,
-        "price_version": event.price_version,
-        "reserved": _JSON.encode(event.reserved).decode(),
-        **dict(zip(COUNTS, _counts(event), strict=True)),
-    }
