@@ -43,6 +43,11 @@ class ApiKey:
         created_at: Aware UTC.
         expires_at: Aware UTC, or ``None``.
         revoked_at: Aware UTC, or ``None``.
+        models: Ids and aliases of the models that it may use; all if empty.
+        networks: Networks that it may be used from, e.g. ``10.1.0.0/16``; any if empty.
+        last_used_at: Aware UTC, within a minute or so; ``None`` before the first use.
+        previous_digest: Digest of the secret before the last rotation.
+        previous_until: Until when that one holds, aware UTC.
     """
 
     id: str
@@ -54,3 +59,8 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    models: frozenset[str] = frozenset()
+    networks: tuple[str, ...] = ()
+    last_used_at: datetime | None = None
+    previous_digest: bytes | None = None
+    previous_until: datetime | None = None

@@ -5,28 +5,26 @@ running gateway notices it within a second.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from sqlalchemy import Row, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atrium_common.errors import Conflict, NotFound
 from atrium_gateway.database import upsert
 from atrium_gateway.quota.limits import Limit, Unit, Window
-from atrium_gateway.tenants.domain import ApiKey, Tenant
-from atrium_gateway.tenants.tables import api_keys, directory_version, tenant_limits, tenants
+from atrium_gateway.tenants.changes import changed
+from atrium_gateway.tenants.domain import Tenant
+from atrium_gateway.tenants.keys import KeyRepository
+from atrium_gateway.tenants.tables import directory_version, tenant_limits, tenants
 
 
-class TenantRepository:
-    """Tenants, keys and limits in the database.
+class TenantRepository(KeyRepository):
+    """Tenants, keys and limits in the database; `keys.py` has the part about keys.
 
     Args:
         engine: The database, upgraded.
     """
-
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
 
     async def version(self) -> int:
         """Number of changes so far."""
@@ -62,7 +60,7 @@ class TenantRepository:
                 )
                 for limit in tenant.limits:
                     await self._put_limit(connection, tenant.id, limit)
-                await _changed(connection)
+                await changed(connection)
         except IntegrityError as err:
             raise Conflict(f"The tenant {tenant.id!r} exists already.") from err
 
@@ -77,7 +75,7 @@ class TenantRepository:
                 update(tenants).where(tenants.c.id == tenant_id).values(blocked=blocked)
             )
             _expect_one(done.rowcount, f"The tenant {tenant_id!r} does not exist.")
-            await _changed(connection)
+            await changed(connection)
 
     async def set_limit(self, tenant_id: str, limit: Limit) -> None:
         """Sets a limit of a tenant; replaces the one of the same kind.
@@ -88,7 +86,7 @@ class TenantRepository:
         await self._existing(tenant_id)
         async with self._engine.begin() as connection:
             await self._put_limit(connection, tenant_id, limit)
-            await _changed(connection)
+            await changed(connection)
 
     async def remove_limit(
         self, tenant_id: str, *, capability: str, unit: Unit, window: Window
@@ -108,69 +106,7 @@ class TenantRepository:
                 )
             )
             _expect_one(done.rowcount, f"The tenant {tenant_id!r} has no such limit.")
-            await _changed(connection)
-
-    async def key(self, key_id: str) -> ApiKey | None:
-        """One key, or ``None``."""
-        async with self._engine.connect() as connection:
-            row = (
-                await connection.execute(select(api_keys).where(api_keys.c.id == key_id))
-            ).one_or_none()
-        return _key(row) if row else None
-
-    async def list_keys(self, tenant_id: str) -> Sequence[ApiKey]:
-        """Keys of a tenant, oldest first, revoked ones too.
-
-        Raises:
-            NotFound: There is no such tenant.
-        """
-        await self._existing(tenant_id)
-        query = (
-            select(api_keys)
-            .where(api_keys.c.tenant == tenant_id)
-            .order_by(api_keys.c.created_at, api_keys.c.id)
-        )
-        async with self._engine.connect() as connection:
-            return [_key(row) for row in await connection.execute(query)]
-
-    async def create_key(self, key: ApiKey) -> None:
-        """Adds a key.
-
-        Raises:
-            NotFound: Its tenant does not exist.
-        """
-        await self._existing(key.tenant)
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                insert(api_keys).values(
-                    id=key.id,
-                    tenant=key.tenant,
-                    name=key.name,
-                    digest=key.digest,
-                    scopes=" ".join(sorted(key.scopes)),
-                    roles=" ".join(sorted(key.roles)),
-                    created_at=key.created_at,
-                    expires_at=key.expires_at,
-                    revoked_at=key.revoked_at,
-                )
-            )
-            await _changed(connection)
-
-    async def revoke_key(self, key_id: str, *, now: datetime) -> None:
-        """Revokes a key for good; one that is revoked keeps its first time.
-
-        Raises:
-            NotFound: There is no such key.
-        """
-        if await self.key(key_id) is None:
-            raise NotFound(f"The key {key_id!r} does not exist.")
-        async with self._engine.begin() as connection:
-            await connection.execute(
-                update(api_keys)
-                .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
-                .values(revoked_at=now)
-            )
-            await _changed(connection)
+            await changed(connection)
 
     async def _existing(self, tenant_id: str) -> Tenant:
         tenant = await self.tenant(tenant_id)
@@ -209,12 +145,6 @@ class TenantRepository:
         )
 
 
-async def _changed(connection: AsyncConnection) -> None:
-    await connection.execute(
-        update(directory_version).values(version=directory_version.c.version + 1)
-    )
-
-
 def _expect_one(rows: int, message: str) -> None:
     if rows != 1:
         raise NotFound(message)
@@ -229,18 +159,4 @@ def _tenant(row: Row[tuple[object, ...]], limits: tuple[Limit, ...]) -> Tenant:
         weight=row.weight,
         limits=limits,
         created_at=row.created_at,
-    )
-
-
-def _key(row: Row[tuple[object, ...]]) -> ApiKey:
-    return ApiKey(
-        id=row.id,
-        tenant=row.tenant,
-        name=row.name,
-        digest=row.digest,
-        scopes=frozenset(row.scopes.split()),
-        roles=frozenset(row.roles.split()),
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
     )

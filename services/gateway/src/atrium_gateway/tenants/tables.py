@@ -10,6 +10,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Table,
+    Text,
 )
 
 from atrium_gateway.database import UtcDateTime, metadata
@@ -37,6 +38,11 @@ api_keys = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+    Column("models", Text, nullable=False, server_default=""),
+    Column("networks", Text, nullable=False, server_default=""),
+    Column("last_used_at", UtcDateTime),
+    Column("previous_digest", LargeBinary(32)),
+    Column("previous_until", UtcDateTime),
 )
 
 tenant_limits = Table(
