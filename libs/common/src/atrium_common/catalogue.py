@@ -107,7 +107,9 @@ class ModelEntry(Entry):
         context_length: Most tokens of input and output together, if it has a limit.
         embedding_dimensions: Values in an embedding, if it makes them.
         dtype: Numeric type or quantisation to run in; ``None`` takes the engine's.
-        price: What its use costs.
+        price: What its use costs a tenant.
+        cost: What its use costs the operator, where an outside provider charges for it;
+            tenants are not shown it.
         route: Reserved for the models to fall back to; nothing honours it yet, so a
             catalogue that sets it is refused.
     """
@@ -121,6 +123,7 @@ class ModelEntry(Entry):
     embedding_dimensions: int | None = Field(default=None, ge=1)
     dtype: str | None = None
     price: Price = Price()
+    cost: Price = Price()
     route: tuple[EntryId, ...] = ()
 
 

@@ -17,7 +17,7 @@ from atrium_gateway.quota.store import QuotaStore, Unseeded
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.usage.billing import close_record, settle_record
 from atrium_gateway.usage.port import Ledger
-from atrium_gateway.usage.price import PriceBook
+from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import (
     EXPIRED,
     REFUNDED,
@@ -72,7 +72,7 @@ class Admission:
         policy: Picks the limits that apply.
         store: Counts against them.
         ledger: Records what was granted and consumed.
-        prices: Prices settlements.
+        prices: Tells the prices in force, for settlements.
         lease: Life of a reservation that is not renewed.
         clock: Returns Unix seconds.
         new_id: Returns a fresh UUIDv7.
@@ -85,7 +85,7 @@ class Admission:
         policy: LimitPolicy,
         store: QuotaStore,
         ledger: Ledger,
-        prices: PriceBook,
+        prices: PriceSource,
         lease: timedelta,
         clock: Callable[[], float],
         new_id: Callable[[], str],

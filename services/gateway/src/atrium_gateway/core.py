@@ -29,8 +29,9 @@ from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.tenants.repository import TenantRepository
 from atrium_gateway.usage.ledger import SpooledLedger
-from atrium_gateway.usage.price import catalogue_prices
-from atrium_gateway.usage.price_store import put_in_force
+from atrium_gateway.usage.price import catalogue_costs, catalogue_prices
+from atrium_gateway.usage.price_store import PriceRepository
+from atrium_gateway.usage.price_watch import watched_prices
 from atrium_gateway.usage.reports import UsageReports
 
 _log = structlog.get_logger(__name__)
@@ -81,13 +82,17 @@ async def open_core(
         CatalogueError: The catalogue can't be read.
         Unavailable: Disk or database refuse.
     """
-    prices = catalogue_prices(catalogue or Catalogue.load(settings.catalogue))
+    catalogue = catalogue or Catalogue.load(settings.catalogue)
     async with AsyncExitStack() as stack:
         stack.enter_context(_only_process(settings.lock_file))
         engine = open_engine(settings.resolved_database_url())
         stack.push_async_callback(engine.dispose)
         await upgrade(engine)
-        book = await put_in_force(engine, prices, now=datetime.fromtimestamp(clock(), UTC))
+        books = PriceRepository(engine)
+        # To the millisecond, as the ledger has it: what is admitted now has prices.
+        now = datetime.fromtimestamp(int(clock() * 1000) / 1000, UTC)
+        await books.put_catalogue(catalogue_prices(catalogue), catalogue_costs(catalogue), now=now)
+        prices = await stack.enter_async_context(watched_prices(books))
         ledger = SpooledLedger(
             engine,
             settings.spool_dir,
@@ -96,7 +101,7 @@ async def open_core(
             clock=clock,
         )
         stack.push_async_callback(ledger.stop)
-        await ledger.start(book)
+        await ledger.start(prices)
         tenants = TenantRepository(engine)
         directory = Directory(tenants, clock=time.monotonic)
         tokens = token_authority(settings, clock=clock)
@@ -108,7 +113,7 @@ async def open_core(
             ),
             store=InProcessQuotaStore(clock=clock),
             ledger=ledger,
-            prices=book,
+            prices=prices,
             lease=timedelta(seconds=settings.lease_seconds),
             clock=clock,
             new_id=lambda: str(uuid7()),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from atrium_gateway.database import open_engine, upgrade
 from atrium_gateway.usage.price import NANO, PriceBook, catalogue_prices
-from atrium_gateway.usage.price_store import put_in_force
+from atrium_gateway.usage.price_store import PriceRepository
 from atrium_gateway.usage.records import Units
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,13 +62,13 @@ def test_a_price_that_makes_no_sense_is_refused(prices):
 async def test_a_new_version_is_made_only_when_prices_change(tmp_path):
     engine = open_engine(f"sqlite+aiosqlite:///{tmp_path}/x.db")
     await upgrade(engine)
-    assert (await put_in_force(engine, {}, now=NOW)).version == 0
+    books = PriceRepository(engine)
     dear, cheap = ({"m": {"request": Decimal(price)}} for price in ("2.50", "1"))
-    versions = [
-        (await put_in_force(engine, prices, now=NOW)).version
-        for prices in (dear, dear, cheap, dear, {}, {})
-    ]
-    assert versions == [1, 1, 2, 3, 4, 4]
+    versions = []
+    for prices in ({}, dear, dear, cheap, dear, {}, {}):
+        await books.put_catalogue(prices, {}, now=NOW)
+        versions.append(await books.newest())
+    assert versions == [0, 1, 1, 2, 3, 4, 4]
     await engine.dispose()
 
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from atrium_common.domain import Usage
 from atrium_gateway.quota.limits import milliseconds
-from atrium_gateway.usage.price import PriceBook
+from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import OpenRecord, Units, UsageEvent, units_of
 from atrium_gateway.usage.split import share_id
 
@@ -19,7 +19,7 @@ def close_record(
     outcome: str,
     *,
     ended_ms: int,
-    prices: PriceBook,
+    prices: PriceSource,
     estimated: bool = False,
     reason: str = "",
     requests: int = 1,
@@ -32,14 +32,15 @@ def close_record(
         units: What is charged.
         outcome: How it ended.
         ended_ms: When, Unix milliseconds.
-        prices: Price book in force.
+        prices: Tells what was in force when the work was admitted.
         estimated: Whether `units` are an upper estimate.
         reason: Why the gateway closed or refunded it.
         requests: 1 if the request is charged, else 0.
         usage: What the engine reported, for its name and times.
     """
     model = usage.model or record.model
-    cost, version = prices.cost(model, units, requests=requests)
+    book = prices.at(record.started_ms)
+    cost, version = book.cost(model, units, requests=requests)
     return UsageEvent(
         record.id,
         record.tenant,
@@ -63,6 +64,7 @@ def close_record(
         usage.model_digest,
         milliseconds(usage.queue_time) if usage.queue_time else 0,
         milliseconds(usage.inference_time) if usage.inference_time else 0,
+        book.provider_cost(model, units, requests=requests),
     )
 
 
@@ -72,7 +74,7 @@ def settle_record(
     outcome: str,
     *,
     ended_ms: int,
-    prices: PriceBook,
+    prices: PriceSource,
 ) -> Sequence[UsageEvent]:
     """The events that settle `record`: one per model, each priced by its own prices.
 
@@ -84,7 +86,7 @@ def settle_record(
         shares: What each model consumed, at least one; see `split.shares`.
         outcome: How it ended.
         ended_ms: When, Unix milliseconds.
-        prices: Price book in force.
+        prices: Tells what was in force when the work was admitted.
     """
     events = [
         close_record(

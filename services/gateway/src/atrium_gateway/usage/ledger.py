@@ -20,7 +20,7 @@ from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import ANY_CAPABILITY, Meter, Unit
 from atrium_gateway.usage.billing import close_record
 from atrium_gateway.usage.framing import frame
-from atrium_gateway.usage.price import PriceBook
+from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import ORPHANED, OpenRecord, UsageEvent, closing_record
 from atrium_gateway.usage.recovery import scan
 from atrium_gateway.usage.spool import Spool
@@ -79,7 +79,7 @@ class SpooledLedger:
         """The spool, for its metrics."""
         return self._spool
 
-    async def start(self, prices: PriceBook) -> int:
+    async def start(self, prices: PriceSource) -> int:
         """Closes what a crash left open, as estimated, and starts the writer.
 
         Returns:

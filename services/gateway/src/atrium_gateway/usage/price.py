@@ -1,15 +1,16 @@
-"""The price book: what one unit of a model costs, as `Decimal`, versioned.
+"""The price book: what one unit of a model costs, as `Decimal`.
 
-Filled from the catalogue when the gateway starts; admission prices every settlement.
+Two things are priced apart: what a tenant is charged, and what the work costs the operator
+(an outside provider's bill). `price_list.py` tells which book was in force when.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import cached_property
-from typing import Final
+from typing import Final, Protocol
 
-from atrium_common.catalogue import Catalogue
+from atrium_common.catalogue import Catalogue, Price
 from atrium_gateway.usage.records import Units
 
 NANO: Final = Decimal(10) ** 9
@@ -33,6 +34,11 @@ _INPUT: Final = "million_input_tokens"
 _CACHED: Final = "million_cached_input_tokens"
 _FREE: Final = Decimal(0)
 
+ModelPrices = Mapping[str, Decimal]
+"""Price name of the catalogue -> currency, 0 or more; what is not named is free."""
+Prices = Mapping[str, ModelPrices]
+"""Model id -> its prices."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
@@ -42,33 +48,62 @@ class _Rates:
     counts: tuple[tuple[str, Decimal], ...]
     cached_discount: Decimal
 
+    def total(self, units: Units, requests: int) -> int:
+        """Billionths of the currency, half to even."""
+        total = self.request * requests
+        for field_name, rate in self.counts:
+            count = getattr(units, field_name)
+            if count:
+                total += rate * count
+        if self.cached_discount and units.cached_input_tokens:
+            cached = min(units.cached_input_tokens, units.input_tokens)
+            total -= self.cached_discount * cached
+        return int(total.to_integral_value(rounding=ROUND_HALF_EVEN))
+
+
+class PriceSource(Protocol):
+    """Tells what prices are in force; `PriceList` and a single `PriceBook` do."""
+
+    def at(self, time_ms: int) -> "PriceBook":
+        """The prices in force at `time_ms`, Unix milliseconds."""
+        ...
+
 
 @dataclass(frozen=True)
 class PriceBook:
-    """Prices of one version.
+    """All prices that are in force at one time.
 
     Attributes:
         version: 1 or more; 0 for a book without prices.
-        prices: Model id -> price name of the catalogue -> currency, 0 or more.
+        prices: What tenants are charged.
+        costs: What the work costs the operator.
+        versions: Versions of the models that are not priced by `version`.
     """
 
     version: int = 0
-    prices: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
+    prices: Prices = field(default_factory=dict)
+    costs: Prices = field(default_factory=dict)
+    versions: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for model, prices in self.prices.items():
-            for name, price in prices.items():
-                if name != REQUEST and name not in PRICED:
-                    raise ValueError(f"the price {name!r} of model {model!r} is not a unit")
-                if not price.is_finite() or price < 0:
-                    raise ValueError(f"the price {name!r} of model {model!r} is not 0 or more")
+        for book in (self.prices, self.costs):
+            for model, prices in book.items():
+                check_prices(model, prices)
 
     @cached_property
     def _rates(self) -> Mapping[str, _Rates]:
         return {model: _rates(prices) for model, prices in self.prices.items()}
 
+    @cached_property
+    def _cost_rates(self) -> Mapping[str, _Rates]:
+        return {model: _rates(prices) for model, prices in self.costs.items()}
+
+    def at(self, time_ms: int) -> "PriceBook":
+        """Itself: a book alone holds at any time."""
+        return self
+
     def cost(self, model: str, units: Units, *, requests: int = 1) -> tuple[int, int]:
-        """Prices one piece of work.
+        """Prices one piece of work for the tenant.
 
         Cached input tokens cost their own price where there is one, and count as input
         tokens otherwise.
@@ -80,18 +115,28 @@ class PriceBook:
         rates = self._rates.get(model)
         if rates is None:
             return 0, 0
-        total = rates.request * requests
-        for field_name, rate in rates.counts:
-            count = getattr(units, field_name)
-            if count:
-                total += rate * count
-        if rates.cached_discount and units.cached_input_tokens:
-            cached = min(units.cached_input_tokens, units.input_tokens)
-            total -= rates.cached_discount * cached
-        return int(total.to_integral_value(rounding=ROUND_HALF_EVEN)), self.version
+        return rates.total(units, requests), self.versions.get(model, self.version)
+
+    def provider_cost(self, model: str, units: Units, *, requests: int = 1) -> int:
+        """The same for the operator: billionths of the currency, 0 where nothing is known."""
+        rates = self._cost_rates.get(model)
+        return 0 if rates is None else rates.total(units, requests)
 
 
-def _rates(prices: Mapping[str, Decimal]) -> _Rates:
+def check_prices(model: str, prices: ModelPrices) -> None:
+    """Does nothing if `prices` can be.
+
+    Raises:
+        ValueError: One is of no unit, negative or no number.
+    """
+    for name, price in prices.items():
+        if name != REQUEST and name not in PRICED:
+            raise ValueError(f"the price {name!r} of model {model!r} is not a unit")
+        if not price.is_finite() or price < 0:
+            raise ValueError(f"the price {name!r} of model {model!r} is not 0 or more")
+
+
+def _rates(prices: ModelPrices) -> _Rates:
     rates = {
         name: price * NANO / PRICED[name][1] for name, price in prices.items() if name in PRICED
     }
@@ -104,13 +149,22 @@ def _rates(prices: Mapping[str, Decimal]) -> _Rates:
 
 
 def catalogue_prices(catalogue: Catalogue) -> dict[str, dict[str, Decimal]]:
-    """The prices that a catalogue states, without the free models and units."""
-    stated = {
-        entry.id: {
+    """What a catalogue says that tenants are charged, without the free models and units."""
+    return _without_free({entry.id: entry.price for entry in catalogue.models})
+
+
+def catalogue_costs(catalogue: Catalogue) -> dict[str, dict[str, Decimal]]:
+    """What a catalogue says that providers charge, without the free models and units."""
+    return _without_free({entry.id: entry.cost for entry in catalogue.models})
+
+
+def _without_free(stated: Mapping[str, Price]) -> dict[str, dict[str, Decimal]]:
+    named = {
+        model: {
             name: amount
-            for name, amount in entry.price.model_dump().items()
+            for name, amount in price.model_dump().items()
             if amount or (amount is not None and name == _CACHED)
         }
-        for entry in catalogue.models
+        for model, price in stated.items()
     }
-    return {model: prices for model, prices in stated.items() if prices}
+    return {model: prices for model, prices in named.items() if prices}
