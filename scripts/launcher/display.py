@@ -55,7 +55,8 @@ An edit, of that or any other picture:
 """,
     "img2text": """\
 What that picture shows (task=ocr reads text, task=all does both):
-  curl ADDRESS/api/image-to-text -H AUTHORIZATION -F file=@picture.png
+  curl ADDRESS/api/image-to-text -H AUTHORIZATION \\
+    -F file=@picture.png
 """,
 }
 """What to type first, by service, in the order in which it is shown."""
