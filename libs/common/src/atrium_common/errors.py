@@ -40,6 +40,7 @@ class LimitViolation:
         remaining: Amount that was still free, 0 or more.
         reset_time: When the window begins anew, aware UTC.
         scope: What the limit is bound to, e.g. ``"tenant:acme capability:chat"``.
+        name: Name of the limit, e.g. ``"tenant:chat:requests:minute"``; may be empty.
     """
 
     unit: str
@@ -48,6 +49,7 @@ class LimitViolation:
     remaining: int
     reset_time: datetime
     scope: str
+    name: str = ""
 
 
 class AtriumError(Exception):

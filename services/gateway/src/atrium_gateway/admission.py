@@ -11,7 +11,8 @@ import structlog
 from atrium_common.domain import Usage
 from atrium_common.errors import NotFound, Unavailable
 from atrium_gateway.auth.principal import Principal
-from atrium_gateway.quota.limits import MEASURES, LimitState, Meter
+from atrium_gateway.quota.limits import LimitState, Meter
+from atrium_gateway.quota.measure import reserve_amounts, settle_amounts
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.quota.store import QuotaStore, Unseeded
 from atrium_gateway.tenants.directory import Directory
@@ -134,10 +135,11 @@ class Admission:
             QuotaExceeded: A limit refuses.
             Unavailable: The ledger or the database can't be written or read now.
         """
-        meters = await self._allowed(principal, capability)
+        meters = await self._allowed(principal, capability, model)
+        amounts = self._bound(meters, model, estimate)
         reservation_id = self._new_id()
         held = lease or self._lease
-        limits = await self._reserve(principal.tenant, reservation_id, meters, estimate, held)
+        limits = await self._reserve(principal.tenant, reservation_id, meters, amounts, held)
         now = self._clock()
         record = OpenRecord(
             reservation_id,
@@ -168,7 +170,9 @@ class Admission:
         entry = self._open.get(reservation_id)
         if entry is None:
             raise NotFound("The reservation is closed or its lease has passed.")
-        amounts = None if estimate is None else _measure(entry.meters, estimate)
+        amounts = (
+            None if estimate is None else self._bound(entry.meters, entry.record.model, estimate)
+        )
         await self._store.renew(
             entry.record.tenant, reservation_id, entry.meters, amounts, lease=entry.lease
         )
@@ -215,7 +219,10 @@ class Admission:
         # The record is queued before anything can be awaited: from here on a cancelled
         # caller can't lose it.
         written = self._ledger.close(events)
-        await self._store.settle(entry.record.tenant, reservation_id, _measure(entry.meters, usage))
+        consumed = settle_amounts(
+            entry.meters, usage, lambda: sum(event.cost_nano for event in events)
+        )
+        await self._store.settle(entry.record.tenant, reservation_id, consumed)
         await written
 
     async def refund(self, reservation_id: str, reason: str) -> None:
@@ -273,24 +280,23 @@ class Admission:
             )
         return len(late)
 
-    async def _allowed(self, principal: Principal, capability: str) -> Sequence[Meter]:
+    async def _allowed(self, principal: Principal, capability: str, model: str) -> Sequence[Meter]:
         """The meters to reserve on, once nothing but a limit can refuse any more."""
         tenant = await self._directory.active_tenant(principal.tenant)
         principal.demand(capability)
         if self._ledger.failing:
             raise Unavailable("Usage can't be recorded now.", retry_after=timedelta(seconds=2))
-        return self._policy.meters(tenant, capability)
+        return self._policy.meters(tenant, principal, capability, model)
 
     async def _reserve(
         self,
         tenant: str,
         reservation_id: str,
         meters: Sequence[Meter],
-        estimate: Usage,
+        amounts: Sequence[int],
         lease: timedelta,
     ) -> tuple[LimitState, ...]:
         """Reserves, once the counters that need it know what the ledger knows."""
-        amounts = _measure(meters, estimate)
         try:
             return await self._store.reserve(tenant, reservation_id, meters, amounts, lease=lease)
         except Unseeded as err:
@@ -300,6 +306,13 @@ class Admission:
                     await self._store.seed(tenant, meter, used)
         return await self._store.reserve(tenant, reservation_id, meters, amounts, lease=lease)
 
+    def _bound(self, meters: Sequence[Meter], model: str, estimate: Usage) -> list[int]:
+        return reserve_amounts(
+            meters,
+            estimate,
+            lambda: self._prices.at(self._now_ms()).cost(model, units_of(estimate))[0],
+        )
+
     async def _closed_before(self, reservation_id: str) -> None:
         await self._ledger.synced()
         if not await self._ledger.knows(reservation_id):
@@ -307,7 +320,3 @@ class Admission:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
-
-
-def _measure(meters: Sequence[Meter], usage: Usage) -> list[int]:
-    return [MEASURES[meter.unit](usage) for meter in meters]

@@ -210,6 +210,7 @@ def _violation_to_proto(violation: LimitViolation) -> error_details_pb2.QuotaFai
         subject=violation.scope,
         description=f"{violation.limit} {violation.unit} in {seconds:g} s",
         quota_metric=violation.unit,
+        quota_id=violation.name,
         quota_value=violation.limit,
         quota_dimensions={
             "window": repr(seconds),
@@ -229,4 +230,5 @@ def _violation_from_proto(message: error_details_pb2.QuotaFailure.Violation) -> 
         remaining=int(dimensions.get("remaining", "0")),
         reset_time=datetime.fromisoformat(reset) if reset else datetime.now(UTC),
         scope=message.subject,
+        name=message.quota_id,
     )

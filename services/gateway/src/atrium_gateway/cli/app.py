@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import AtriumError
-from atrium_gateway.cli import db, key, tenant, token, usage
+from atrium_gateway.cli import db, key, plan, tenant, token, usage
 
 app = typer.Typer(
     name="atrium",
@@ -17,6 +17,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(tenant.app, name="tenant", help="Tenants and their limits.")
+app.add_typer(plan.app, name="plan", help="Plans: limits that tenants have in common.")
 app.add_typer(key.app, name="key", help="API keys of tenants.")
 app.add_typer(token.app, name="token", help="Short-lived JSON web tokens.")
 app.add_typer(db.app, name="db", help="The database.")

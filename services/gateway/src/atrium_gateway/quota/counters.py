@@ -4,35 +4,52 @@ A counter keeps what was taken and where, so that a later adjustment reaches the
 part of the window or, if that has passed, nothing. Times are Unix milliseconds.
 """
 
-from datetime import UTC, datetime
+from datetime import date, datetime, time, timedelta
 from typing import Final, Protocol
+from zoneinfo import ZoneInfo
 
-from atrium_gateway.quota.limits import NEVER, Window
+from atrium_gateway.quota.limits import NEVER, UTC_ZONE, Window
 from atrium_gateway.quota.verdict import Reading
 
 _SECOND: Final = 1000
 _HOUR: Final = 3600 * _SECOND
 _DAY: Final = 24 * _HOUR
+_OVER_A_MONTH: Final = timedelta(days=31)
 _FOREVER: Final = int(NEVER.timestamp()) * _SECOND
 DROPS: Final = 60_000
 """Parts of a unit in a minute's bucket: with as many milliseconds, a limit of n drains n of
 them in each, so that no division is needed and every store counts alike."""
 
 
-def window_bounds(window: Window, now: int) -> tuple[int, int]:
-    """First and one-past-last millisecond of the calendar window around `now`, in UTC."""
+def window_bounds(window: Window, now: int, time_zone: str = UTC_ZONE) -> tuple[int, int]:
+    """First and one-past-last millisecond of the calendar window around `now`.
+
+    Args:
+        window: An hour of UTC, a day or a month of `time_zone`; anything else is all time.
+            Days have 23 or 25 hours where the clocks change.
+        now: Unix milliseconds.
+        time_zone: IANA name.
+
+    Raises:
+        ZoneInfoNotFoundError: There is no such zone.
+    """
     if window is Window.HOUR:
         return now - now % _HOUR, now - now % _HOUR + _HOUR
-    if window is Window.DAY:
+    if window is Window.DAY and time_zone == UTC_ZONE:
         return now - now % _DAY, now - now % _DAY + _DAY
-    if window is Window.MONTH:
-        first = datetime.fromtimestamp(now // _SECOND, UTC).replace(
-            day=1, hour=0, minute=0, second=0
-        )
-        year, month = divmod(first.year * 12 + first.month, 12)
-        following = first.replace(year=year, month=month + 1)
-        return int(first.timestamp()) * _SECOND, int(following.timestamp()) * _SECOND
-    return 0, _FOREVER
+    if window not in (Window.DAY, Window.MONTH):
+        return 0, _FOREVER
+    zone = ZoneInfo(time_zone)
+    today = datetime.fromtimestamp(now // _SECOND, zone).date()
+    if window is Window.DAY:
+        return _midnight(today, zone), _midnight(today + timedelta(days=1), zone)
+    first = today.replace(day=1)
+    return _midnight(first, zone), _midnight((first + _OVER_A_MONTH).replace(day=1), zone)
+
+
+def _midnight(day: date, zone: ZoneInfo) -> int:
+    """When a day begins; where the clocks skip midnight, when they do so."""
+    return int(datetime.combine(day, time.min, zone).timestamp()) * _SECOND
 
 
 class Counter(Protocol):
@@ -77,14 +94,17 @@ class _Amounts:
 class CalendarCounter(_Amounts):
     """An hour, a day, a month or all time: begins anew at fixed instants."""
 
-    __slots__ = ("_end", "_start", "_used", "_window")
+    __slots__ = ("_end", "_start", "_used", "_window", "_zone")
 
-    def __init__(self, window: Window, now: int, *, used: int = 0) -> None:
+    def __init__(
+        self, window: Window, now: int, *, used: int = 0, time_zone: str = UTC_ZONE
+    ) -> None:
         self._window = window
+        self._zone = time_zone
         self._begin(now, used)
 
     def _begin(self, now: int, used: int) -> None:
-        self._start, self._end = window_bounds(self._window, now)
+        self._start, self._end = window_bounds(self._window, now, self._zone)
         self._used = used
 
     def read(self, now: int, limit: int, amount: int) -> Reading:
@@ -181,10 +201,10 @@ class SlotCounter:
         self._expiries.pop(reservation_id, None)
 
 
-def make_counter(window: Window, now: int, *, used: int = 0) -> Counter:
-    """The counter for `window`, with `used` already consumed (calendar windows only)."""
+def make_counter(window: Window, now: int, *, used: int = 0, time_zone: str = UTC_ZONE) -> Counter:
+    """The counter for `window` in `time_zone`; `used` (calendar windows only) is consumed."""
     if window is Window.MINUTE:
         return BucketCounter(now)
     if window is Window.CONCURRENT:
         return SlotCounter()
-    return CalendarCounter(window, now, used=used)
+    return CalendarCounter(window, now, used=used, time_zone=time_zone)

@@ -41,7 +41,9 @@ class InProcessQuotaStore:
 
     async def seed(self, tenant: str, meter: Meter, used: int) -> None:
         if meter.key not in self._counters:
-            self._counters[meter.key] = make_counter(meter.window, self._now(), used=used)
+            self._counters[meter.key] = make_counter(
+                meter.window, self._now(), used=used, time_zone=meter.time_zone
+            )
 
     async def reserve(
         self,
@@ -129,7 +131,9 @@ class InProcessQuotaStore:
     def _counter(self, meter: Meter, now: int) -> Counter:
         counter = self._counters.get(meter.key)
         if counter is None:
-            counter = self._counters[meter.key] = make_counter(meter.window, now)
+            counter = self._counters[meter.key] = make_counter(
+                meter.window, now, time_zone=meter.time_zone
+            )
         return counter
 
     def _readings(

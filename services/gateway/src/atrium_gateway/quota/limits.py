@@ -1,6 +1,6 @@
 """What a limit is: units, windows, and the state that callers are told.
 
-Pure values without a clock; the store counts against them, admission picks them.
+Pure values without a clock; the policy picks them, the store counts against them.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,21 @@ import msgspec
 from atrium_common.domain import Usage
 
 ANY_CAPABILITY = "*"
-"""Capability of a limit that counts all capabilities together."""
+"""Selector of a limit that counts all capabilities and models together."""
+MODEL_PREFIX = "model:"
+"""Begins the selector of a limit that counts one model, whatever it is used for."""
+UTC_ZONE = "UTC"
+"""Time zone of windows where none is stated."""
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 """Reset time of a window that never begins anew."""
 
 
 class Unit(StrEnum):
-    """What is counted. Amounts that callers see are whole numbers of these."""
+    """What is counted. Amounts that callers see are whole numbers of these.
+
+    Time on the devices is known only when the work is done: one millisecond is reserved,
+    and the truth settled. Cost is what the price book says, in millionths of its currency.
+    """
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -29,6 +37,8 @@ class Unit(StrEnum):
     IMAGES = "images"
     MEGAPIXEL_STEPS = "megapixel_steps"
     PAGES = "pages"
+    GPU_MILLISECONDS = "gpu_milliseconds"
+    COST = "cost"
 
     @property
     def scale(self) -> int:
@@ -39,10 +49,10 @@ class Unit(StrEnum):
 class Window(StrEnum):
     """Over what time it is counted.
 
-    Hour, day and month are those of the UTC calendar; a minute is a bucket that holds
-    the limit and drains it steadily (the generic cell rate algorithm, GCRA), so that no
-    burst of twice the limit fits around an edge; total never begins anew; concurrent
-    counts what is running (unit requests only).
+    Day and month are those of the tenant's calendar, an hour is one of UTC's; a minute is a
+    bucket that holds the limit and drains it steadily (the generic cell rate algorithm,
+    GCRA), so that no burst of twice the limit fits around an edge; total never begins
+    anew; concurrent counts what is running (unit requests only).
     """
 
     MINUTE = "minute"
@@ -69,17 +79,17 @@ LEDGERED: Final = frozenset({Window.HOUR, Window.DAY, Window.MONTH, Window.TOTAL
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One limit of a tenant.
+    """One limit of a plan, a tenant, a key or a user.
 
     Attributes:
-        capability: Capability that it binds, or ``"*"`` for all together.
+        selector: What it binds: a capability, ``"model:<id>"``, or ``"*"`` for all together.
         unit: What is counted.
         window: Over what time.
-        amount: Whole units allowed in a window, 0 or more; ``None`` lifts the
-            default limit of this capability, unit and window.
+        amount: Whole units allowed in a window, 0 or more; ``None``, in a tenant's own,
+            lifts the plan's or the default limit of this selector, unit and window.
     """
 
-    capability: str
+    selector: str
     unit: Unit
     window: Window
     amount: int | None
@@ -96,6 +106,11 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
         limit: Amount allowed, in internal counts.
         scale: Internal counts per unit (`Unit.scale`).
         scope: What the limit is bound to, for callers.
+        name: What callers tell limits apart by: ``level:selector:unit:window``.
+        model: Model that it binds, or ``""``.
+        key_id: Key whose work alone it counts, or ``""``.
+        subject: Subject whose work alone it counts, or ``""``.
+        time_zone: IANA name of the zone that its days and months are of.
     """
 
     key: str
@@ -105,6 +120,11 @@ class Meter(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
     scale: int
     scope: str
+    name: str = ""
+    model: str = ""
+    key_id: str = ""
+    subject: str = ""
+    time_zone: str = UTC_ZONE
 
 
 class LimitState(msgspec.Struct, frozen=True):
@@ -116,6 +136,7 @@ class LimitState(msgspec.Struct, frozen=True):
         limit: Amount allowed in a window, whole units.
         remaining: Amount still free, whole units, 0 or more.
         reset_time: When the window begins anew, aware UTC.
+        name: Name of the limit, ``level:selector:unit:window``.
     """
 
     unit: str
@@ -123,6 +144,7 @@ class LimitState(msgspec.Struct, frozen=True):
     limit: int
     remaining: int
     reset_time: datetime
+    name: str = ""
 
 
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -141,5 +163,6 @@ MEASURES: Final[dict[Unit, Callable[[Usage], int]]] = {
     Unit.IMAGES: lambda usage: usage.images,
     Unit.MEGAPIXEL_STEPS: lambda usage: usage.millimegapixel_steps,
     Unit.PAGES: lambda usage: usage.pages,
+    Unit.GPU_MILLISECONDS: lambda usage: milliseconds(usage.inference_time),
 }
-"""How much of each unit a usage is, in internal counts."""
+"""How much of each unit a usage is, in internal counts; cost is the price book's matter."""

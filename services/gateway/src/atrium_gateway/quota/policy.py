@@ -1,57 +1,155 @@
-"""Picks the limits that apply to a request; admission asks it once per request."""
+"""Picks the limits that apply to a request; admission asks it once per request.
 
-from atrium_gateway.quota.limits import ANY_CAPABILITY, Limit, Meter, Unit, Window
-from atrium_gateway.tenants.domain import Tenant
+The tree: a plan's limits, the tenant's own beside or in place of them, and below those
+the key's and the user's, which count for themselves. All of them must hold.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import quote
+
+from atrium_gateway.auth.principal import Principal
+from atrium_gateway.quota.limits import (
+    ANY_CAPABILITY,
+    MODEL_PREFIX,
+    UTC_ZONE,
+    Limit,
+    Meter,
+    Unit,
+    Window,
+)
+from atrium_gateway.tenants.domain import KEY_LEVEL, TENANT_LEVEL, USER_LEVEL, Tenant
+
+_ZONED: Final = frozenset({Window.DAY, Window.MONTH})
+_MOST_KEPT: Final = 20_000
+
+Meters = tuple[Meter, ...]
 
 
 class LimitPolicy:
-    """The default limit, overridden by a tenant's own.
+    """The tree of limits, resolved for one request.
 
-    A tenant's limit replaces the default where unit and window are the same and it
-    binds the capability or all capabilities. Limits of different units or windows add
-    up: all of them must hold.
+    A tenant's own limit takes the place of the plan's with the same selector, unit and
+    window. Where a tenant has no plan, the default limit stands in for one: it counts
+    each capability by itself, and the tenant's own of the same unit and window that binds
+    the capability or all of them takes its place. Limits of keys and users add to these;
+    they hold for a tenant without limits, too.
 
     Args:
-        default_amount: Requests per tenant, capability and window; ``None`` for none.
+        default_amount: Requests per capability and window of a tenant without a plan;
+            ``None`` for none.
         default_window: Window of the default.
     """
 
     def __init__(self, *, default_amount: int | None, default_window: Window) -> None:
         self._default_amount = default_amount
         self._default_window = default_window
-        self._meters: dict[tuple[str, str], tuple[Tenant, tuple[Meter, ...]]] = {}
+        self._kept: dict[tuple[str, ...], tuple[Tenant, Meters]] = {}
 
-    def limits(self, tenant: Tenant, capability: str) -> tuple[Limit, ...]:
-        """The limits that bind `capability` of `tenant`, none for an unlimited tenant."""
+    def limits(self, tenant: Tenant, capability: str, model: str) -> tuple[Limit, ...]:
+        """The limits of plan and tenant that bind a request; none for an unlimited tenant."""
         if tenant.unlimited:
             return ()
-        own = [x for x in tenant.limits if x.capability in (capability, ANY_CAPABILITY)]
-        replaced = any(x.unit is Unit.REQUESTS and x.window is self._default_window for x in own)
-        if self._default_amount is not None and not replaced:
-            own.append(Limit(capability, Unit.REQUESTS, self._default_window, self._default_amount))
-        return tuple(limit for limit in own if limit.amount is not None)
+        own = _binding(tenant.limits, capability, model)
+        replaced = {(limit.selector, limit.unit, limit.window) for limit in own}
+        if tenant.plan is None:
+            general = self._default(own, capability)
+        else:
+            general = _binding(tenant.plan_limits, capability, model)
+        return tuple(
+            limit
+            for limit in (
+                *own,
+                *(x for x in general if (x.selector, x.unit, x.window) not in replaced),
+            )
+            if limit.amount is not None
+        )
 
-    def meters(self, tenant: Tenant, capability: str) -> tuple[Meter, ...]:
-        """The same, bound to counters; kept until the tenant's record changes."""
-        kept = self._meters.get((tenant.id, capability))
+    def meters(self, tenant: Tenant, principal: Principal, capability: str, model: str) -> Meters:
+        """Every limit that binds a request, bound to its counter.
+
+        Args:
+            tenant: Whose request it is.
+            principal: Who sends it: a key, a user or both.
+            capability: What it asks for.
+            model: Catalogue id of the model.
+
+        Returns:
+            The tenant's, then the key's, then the user's. They are kept until the
+            tenant's record changes.
+        """
+        found = self._keep(tenant, (tenant.id, capability, model), capability, model, "")
+        for subject in _subjects(principal):
+            if subject in tenant.scoped:
+                path = (tenant.id, capability, model, subject)
+                found += self._keep(tenant, path, capability, model, subject)
+        return found
+
+    def _keep(
+        self, tenant: Tenant, path: tuple[str, ...], capability: str, model: str, subject: str
+    ) -> Meters:
+        kept = self._kept.get(path)
         if kept is not None and kept[0] is tenant:
             return kept[1]
-        meters = tuple(_meter(tenant.id, limit) for limit in self.limits(tenant, capability))
-        self._meters[tenant.id, capability] = (tenant, meters)
+        if subject:
+            limits: Sequence[Limit] = _binding(tenant.scoped[subject], capability, model)
+        else:
+            limits = self.limits(tenant, capability, model)
+        meters = tuple(_meter(tenant, limit, subject or TENANT_LEVEL) for limit in limits)
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        self._kept[path] = (tenant, meters)
         return meters
 
+    def _default(self, own: Sequence[Limit], capability: str) -> Sequence[Limit]:
+        replaced = any(
+            x.unit is Unit.REQUESTS
+            and x.window is self._default_window
+            and x.selector in (capability, ANY_CAPABILITY)
+            for x in own
+        )
+        if self._default_amount is None or replaced:
+            return ()
+        return (Limit(capability, Unit.REQUESTS, self._default_window, self._default_amount),)
 
-def _meter(tenant: str, limit: Limit) -> Meter:
-    scope = f"tenant:{tenant}"
-    if limit.capability != ANY_CAPABILITY:
-        scope += f" capability:{limit.capability}"
-    amount = limit.amount or 0
+
+def _subjects(principal: Principal) -> Sequence[str]:
+    user = USER_LEVEL + principal.subject
+    return (KEY_LEVEL + principal.key_id, user) if principal.key_id else (user,)
+
+
+def _binding(limits: Sequence[Limit], capability: str, model: str) -> Sequence[Limit]:
+    selectors = (capability, ANY_CAPABILITY, MODEL_PREFIX + model)
+    return [limit for limit in limits if limit.selector in selectors]
+
+
+def _meter(tenant: Tenant, limit: Limit, subject: str) -> Meter:
+    """Binds a limit to its counter; `subject` is ``"tenant"``, ``"key:<id>"`` or ``"user:<id>"``.
+
+    The counter of another time zone is another one: its window began at another time, and
+    the ledger knows what was consumed since.
+    """
+    level, _, who = subject.partition(":")
+    scope = f"{level}:{who or tenant.id}"
+    by_model = limit.selector.startswith(MODEL_PREFIX)
+    if by_model:
+        scope += f" {limit.selector}"
+    elif limit.selector != ANY_CAPABILITY:
+        scope += f" capability:{limit.selector}"
+    zone = tenant.time_zone if limit.window in _ZONED else UTC_ZONE
+    # A subject may hold anything; a counter's key is one line of plain characters.
+    parts = (tenant.id, level, quote(who, safe=""), quote(limit.selector, safe="*:"))
     return Meter(
-        key=f"{tenant}:{limit.capability}:{limit.unit}:{limit.window}",
-        capability=limit.capability,
+        key=":".join((*parts, limit.unit, limit.window, zone)),
+        capability=ANY_CAPABILITY if by_model else limit.selector,
         unit=limit.unit,
         window=limit.window,
-        limit=amount * limit.unit.scale,
+        limit=(limit.amount or 0) * limit.unit.scale,
         scale=limit.unit.scale,
         scope=scope,
+        name=f"{level}:{limit.selector}:{limit.unit}:{limit.window}",
+        model=limit.selector.removeprefix(MODEL_PREFIX) if by_model else "",
+        key_id=who if subject.startswith(KEY_LEVEL) else "",
+        subject=who if subject.startswith(USER_LEVEL) else "",
+        time_zone=zone,
     )

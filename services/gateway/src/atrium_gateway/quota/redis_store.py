@@ -59,7 +59,7 @@ class RedisQuotaStore:
         """How far the server's clock was ahead of ours when it last said, milliseconds."""
 
     async def seed(self, tenant: str, meter: Meter, used: int) -> None:
-        start, _ = window_bounds(meter.window, self._now())
+        start, _ = window_bounds(meter.window, self._now(), meter.time_zone)
         script = (
             "if redis.call('EXISTS', KEYS[1]) == 0 then"
             " redis.call('HSET', KEYS[1], 's', ARGV[1], 'u', ARGV[2]) end return {}"
@@ -186,7 +186,9 @@ class RedisQuotaStore:
 def _told(meters: Sequence[Meter], amounts: Sequence[int], now: int) -> list[Argument]:
     told: list[Argument] = []
     for meter, amount in zip(meters, amounts, strict=True):
-        start, end = window_bounds(meter.window, now) if meter.window in LEDGERED else (0, 0)
+        start, end = (0, 0)
+        if meter.window in LEDGERED:
+            start, end = window_bounds(meter.window, now, meter.time_zone)
         told += [_KINDS.get(meter.window, "c"), meter.limit, amount, start, end]
     return told
 

@@ -92,6 +92,7 @@ def _state(meter: Meter, reading: Reading, used: int) -> LimitState:
         meter.limit // meter.scale,
         free // meter.scale if free > 0 else 0,
         _time(reading.resets),
+        meter.name,
     )
 
 
@@ -104,6 +105,7 @@ def _violation(meter: Meter, reading: Reading) -> LimitViolation:
         remaining=state.remaining,
         reset_time=_time(reading.fits),
         scope=meter.scope,
+        name=meter.name,
     )
 
 

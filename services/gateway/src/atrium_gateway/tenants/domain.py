@@ -1,9 +1,41 @@
-"""Tenants and API keys as plain values; the repository makes them, everyone reads them."""
+"""Tenants, plans and API keys as plain values; the repository makes them, everyone reads them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
+from typing import Final
 
-from atrium_gateway.quota.limits import Limit
+from atrium_gateway.quota.limits import UTC_ZONE, Limit
+
+TENANT_LEVEL: Final = "tenant"
+"""Subject of a limit that counts all of a tenant's work."""
+KEY_LEVEL: Final = "key:"
+"""Begins the subject of a limit that counts one key's work; the key's id follows."""
+USER_LEVEL: Final = "user:"
+"""Begins the subject of a limit that counts one user's work; a token's ``sub`` follows."""
+
+
+class Fallback(StrEnum):
+    """What becomes of a tenant's rate limits while no store can count for all gateways."""
+
+    LOCAL = "local"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Limits that many tenants have in common.
+
+    Attributes:
+        id: 1-64 characters of ``a-z 0-9 - _``.
+        name: For people.
+        limits: In a fixed order.
+    """
+
+    id: str
+    name: str
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,10 +46,17 @@ class Tenant:
         id: 1-64 characters of ``a-z 0-9 - _``, chosen by the operator.
         name: For people.
         blocked: Nothing of it is served.
-        unlimited: No limit applies.
+        unlimited: No limit of plan or tenant applies; those of keys and users do.
         weight: Share in fair scheduling, above 0.
         limits: Its own limits, in a fixed order.
         created_at: Aware UTC.
+        plan: Id of its plan, or ``None``.
+        plan_limits: The plan's limits.
+        scoped: Limits of single keys and users, by subject (``"key:<id>"``,
+            ``"user:<sub>"``).
+        time_zone: IANA name of the zone that its days and months are of.
+        fallback: Whether its rate limits are counted by each gateway alone, or its
+            requests refused, while the shared store is away.
     """
 
     id: str
@@ -27,6 +66,11 @@ class Tenant:
     weight: float
     limits: tuple[Limit, ...]
     created_at: datetime
+    plan: str | None = None
+    plan_limits: tuple[Limit, ...] = ()
+    scoped: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict, hash=False)
+    time_zone: str = UTC_ZONE
+    fallback: Fallback = Fallback.LOCAL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

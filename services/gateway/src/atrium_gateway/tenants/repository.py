@@ -4,23 +4,27 @@ Every change adds one to the directory's version in the same transaction, by whi
 running gateway notices it within a second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atrium_common.errors import Conflict, NotFound
-from atrium_gateway.database import upsert
-from atrium_gateway.quota.limits import Limit, Unit, Window
+from atrium_gateway.quota.checks import check_time_zone
+from atrium_gateway.quota.limits import Limit
 from atrium_gateway.tenants.changes import changed
-from atrium_gateway.tenants.domain import Tenant
-from atrium_gateway.tenants.keys import KeyRepository
-from atrium_gateway.tenants.tables import directory_version, tenant_limits, tenants
+from atrium_gateway.tenants.domain import TENANT_LEVEL, Fallback, Tenant
+from atrium_gateway.tenants.limits import (
+    LimitRepository,
+    expect_one,
+    limits_of_plans,
+    limits_of_tenants,
+)
+from atrium_gateway.tenants.tables import directory_version, tenants
 
 
-class TenantRepository(KeyRepository):
-    """Tenants, keys and limits in the database; `keys.py` has the part about keys.
+class TenantRepository(LimitRepository):
+    """Tenants, keys, plans and limits; `keys.py` and `limits.py` have the parts about these.
 
     Args:
         engine: The database, upgraded.
@@ -41,11 +45,16 @@ class TenantRepository(KeyRepository):
         return await self._tenants(None)
 
     async def create_tenant(self, tenant: Tenant) -> None:
-        """Adds a tenant with its limits.
+        """Adds a tenant with its own limits.
 
         Raises:
             Conflict: The id is taken.
+            NotFound: There is no such plan.
+            InvalidArgument: The time zone or a limit can't be.
         """
+        check_time_zone(tenant.time_zone)
+        if tenant.plan is not None and await self.plan(tenant.plan) is None:
+            raise NotFound(f"The plan {tenant.plan!r} does not exist.")
         try:
             async with self._engine.begin() as connection:
                 await connection.execute(
@@ -56,10 +65,13 @@ class TenantRepository(KeyRepository):
                         unlimited=tenant.unlimited,
                         weight=tenant.weight,
                         created_at=tenant.created_at,
+                        plan=tenant.plan,
+                        time_zone=tenant.time_zone,
+                        fallback=tenant.fallback.value,
                     )
                 )
                 for limit in tenant.limits:
-                    await self._put_limit(connection, tenant.id, limit)
+                    await self._put_limit(connection, tenant.id, TENANT_LEVEL, limit)
                 await changed(connection)
         except IntegrityError as err:
             raise Conflict(f"The tenant {tenant.id!r} exists already.") from err
@@ -70,93 +82,71 @@ class TenantRepository(KeyRepository):
         Raises:
             NotFound: There is no such tenant.
         """
-        async with self._engine.begin() as connection:
-            done = await connection.execute(
-                update(tenants).where(tenants.c.id == tenant_id).values(blocked=blocked)
-            )
-            _expect_one(done.rowcount, f"The tenant {tenant_id!r} does not exist.")
-            await changed(connection)
+        await self._set(tenant_id, blocked=blocked)
 
-    async def set_limit(self, tenant_id: str, limit: Limit) -> None:
-        """Sets a limit of a tenant; replaces the one of the same kind.
+    async def set_plan(self, tenant_id: str, plan_id: str | None) -> None:
+        """Puts a tenant on a plan, or on none: then the default limit holds.
+
+        Raises:
+            NotFound: There is no such tenant or plan.
+        """
+        if plan_id is not None and await self.plan(plan_id) is None:
+            raise NotFound(f"The plan {plan_id!r} does not exist.")
+        await self._set(tenant_id, plan=plan_id)
+
+    async def set_time_zone(self, tenant_id: str, time_zone: str) -> None:
+        """Says where a tenant's days and months begin.
+
+        Raises:
+            NotFound: There is no such tenant.
+            InvalidArgument: There is no such zone.
+        """
+        check_time_zone(time_zone)
+        await self._set(tenant_id, time_zone=time_zone)
+
+    async def set_fallback(self, tenant_id: str, fallback: Fallback) -> None:
+        """Says what becomes of a tenant's rate limits while the shared store is away.
 
         Raises:
             NotFound: There is no such tenant.
         """
-        await self._existing(tenant_id)
-        async with self._engine.begin() as connection:
-            await self._put_limit(connection, tenant_id, limit)
-            await changed(connection)
+        await self._set(tenant_id, fallback=fallback.value)
 
-    async def remove_limit(
-        self, tenant_id: str, *, capability: str, unit: Unit, window: Window
-    ) -> None:
-        """Removes a limit of a tenant, so that the default holds again.
-
-        Raises:
-            NotFound: There is no such limit.
-        """
+    async def _set(self, tenant_id: str, **values: str | bool | None) -> None:
         async with self._engine.begin() as connection:
             done = await connection.execute(
-                delete(tenant_limits).where(
-                    tenant_limits.c.tenant == tenant_id,
-                    tenant_limits.c.capability == capability,
-                    tenant_limits.c.unit == unit.value,
-                    tenant_limits.c.window == window.value,
-                )
+                update(tenants).where(tenants.c.id == tenant_id).values(**values)
             )
-            _expect_one(done.rowcount, f"The tenant {tenant_id!r} has no such limit.")
+            expect_one(done.rowcount, f"The tenant {tenant_id!r} does not exist.")
             await changed(connection)
 
-    async def _existing(self, tenant_id: str) -> Tenant:
-        tenant = await self.tenant(tenant_id)
-        if tenant is None:
-            raise NotFound(f"The tenant {tenant_id!r} does not exist.")
-        return tenant
-
     async def _tenants(self, tenant_id: str | None) -> list[Tenant]:
-        query, limits = select(tenants).order_by(tenants.c.id), select(tenant_limits)
+        query = select(tenants).order_by(tenants.c.id)
         if tenant_id is not None:
             query = query.where(tenants.c.id == tenant_id)
-            limits = limits.where(tenant_limits.c.tenant == tenant_id)
-        order = (tenant_limits.c.capability, tenant_limits.c.unit, tenant_limits.c.window)
-        by_tenant: dict[str, list[Limit]] = {}
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query)).all()
-            for row in await connection.execute(limits.order_by(*order)):
-                by_tenant.setdefault(row.tenant, []).append(
-                    Limit(row.capability, Unit(row.unit), Window(row.window), row.amount)
-                )
-        return [_tenant(row, tuple(by_tenant.get(row.id, ()))) for row in rows]
-
-    async def _put_limit(self, connection: AsyncConnection, tenant_id: str, limit: Limit) -> None:
-        statement = upsert(self._engine.dialect.name)(tenant_limits).values(
-            tenant=tenant_id,
-            capability=limit.capability,
-            unit=limit.unit.value,
-            window=limit.window.value,
-            amount=limit.amount,
-        )
-        await connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=list(tenant_limits.primary_key.columns),
-                set_={"amount": limit.amount},
-            )
-        )
+            scoped = await limits_of_tenants(connection, tenant_id)
+            planned = await limits_of_plans(connection, {row.plan for row in rows if row.plan})
+        return [_tenant(row, scoped.get(row.id, {}), planned.get(row.plan, ())) for row in rows]
 
 
-def _expect_one(rows: int, message: str) -> None:
-    if rows != 1:
-        raise NotFound(message)
-
-
-def _tenant(row: Row[tuple[object, ...]], limits: tuple[Limit, ...]) -> Tenant:
+def _tenant(
+    row: Row[tuple[object, ...]],
+    scoped: Mapping[str, tuple[Limit, ...]],
+    planned: tuple[Limit, ...],
+) -> Tenant:
     return Tenant(
         id=row.id,
         name=row.name,
         blocked=row.blocked,
         unlimited=row.unlimited,
         weight=row.weight,
-        limits=limits,
+        limits=scoped.get(TENANT_LEVEL, ()),
         created_at=row.created_at,
+        plan=row.plan,
+        plan_limits=planned,
+        scoped={subject: limits for subject, limits in scoped.items() if subject != TENANT_LEVEL},
+        time_zone=row.time_zone,
+        fallback=Fallback(row.fallback),
     )

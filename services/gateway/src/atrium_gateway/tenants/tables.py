@@ -1,4 +1,4 @@
-"""Tables of tenants, keys and limits, and the counter that tells that they changed."""
+"""Tables of tenants, plans, keys and limits, and the counter that tells that they changed."""
 
 from sqlalchemy import (
     BigInteger,
@@ -24,6 +24,26 @@ tenants = Table(
     Column("unlimited", Boolean, nullable=False),
     Column("weight", Float, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("plan", String(64)),
+    Column("time_zone", String(64), nullable=False, server_default="UTC"),
+    Column("fallback", String(16), nullable=False, server_default="local"),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(200), nullable=False),
+)
+
+plan_limits = Table(
+    "plan_limits",
+    metadata,
+    Column("plan", ForeignKey("plans.id"), primary_key=True),
+    Column("selector", String(210), primary_key=True),
+    Column("unit", String(32), primary_key=True),
+    Column("window", String(16), primary_key=True),
+    Column("amount", BigInteger, nullable=False),
 )
 
 api_keys = Table(
@@ -49,11 +69,13 @@ tenant_limits = Table(
     "tenant_limits",
     metadata,
     Column("tenant", ForeignKey("tenants.id"), primary_key=True),
-    Column("capability", String(64), primary_key=True),
+    Column("subject", String(210), primary_key=True),
+    Column("selector", String(210), primary_key=True),
     Column("unit", String(32), primary_key=True),
     Column("window", String(16), primary_key=True),
     Column("amount", BigInteger),
 )
+"""`subject` is ``tenant``, ``key:<id>`` or ``user:<sub>``; without an amount it lifts another."""
 
 directory_version = Table(
     "directory_version",

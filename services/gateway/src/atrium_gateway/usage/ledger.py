@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from atrium_common.errors import Unavailable
 from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import ANY_CAPABILITY, Meter, Unit
+from atrium_gateway.quota.measure import NANO_PER_COUNT
 from atrium_gateway.usage.billing import close_record
 from atrium_gateway.usage.framing import frame
 from atrium_gateway.usage.price import PriceSource
@@ -38,6 +39,8 @@ _COLUMNS: dict[Unit, tuple[str, ...]] = {
     Unit.IMAGES: ("images",),
     Unit.MEGAPIXEL_STEPS: ("millimegapixel_steps",),
     Unit.PAGES: ("pages",),
+    Unit.GPU_MILLISECONDS: ("inference_ms",),
+    Unit.COST: ("cost_nano",),
 }
 
 
@@ -171,7 +174,7 @@ class SpooledLedger:
             Unavailable: Disk or database refuse.
         """
         await self.flush()
-        start, end = window_bounds(meter.window, int(self._clock() * 1000))
+        start, end = window_bounds(meter.window, int(self._clock() * 1000), meter.time_zone)
         amount = sum(usage_hourly.c[name] for name in _COLUMNS[meter.unit])
         query = select(func.coalesce(func.sum(amount), 0)).where(
             usage_hourly.c.tenant == tenant,
@@ -180,11 +183,19 @@ class SpooledLedger:
         )
         if meter.capability != ANY_CAPABILITY:
             query = query.where(usage_hourly.c.capability == meter.capability)
+        for column, value in (
+            (usage_hourly.c.model, meter.model),
+            (usage_hourly.c.key_id, meter.key_id),
+            (usage_hourly.c.subject, meter.subject),
+        ):
+            if value:
+                query = query.where(column == value)
         try:
             async with self._engine.connect() as connection:
-                return int(await connection.scalar(query) or 0)
+                used = int(await connection.scalar(query) or 0)
         except (SQLAlchemyError, OSError) as err:
             raise _away() from err
+        return -(-used // NANO_PER_COUNT) if meter.unit is Unit.COST else used
 
 
 def _away() -> Unavailable:

@@ -1,0 +1,76 @@
+"""Which limits and time zones may be stored; the repository asks before it writes."""
+
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from atrium_common.domain import Capability
+from atrium_common.errors import InvalidArgument
+from atrium_gateway.quota.limits import ANY_CAPABILITY, MODEL_PREFIX, Limit, Unit, Window
+
+_CAPABILITIES: Final = [*(str(each) for each in Capability), ANY_CAPABILITY]
+_MOST_OF_A_MINUTE: Final = 7 * 10**10
+"""A bucket counts 60,000 drops a unit, in numbers that stay whole under 2^53."""
+_MOST: Final = 2**50
+_LONGEST_MODEL: Final = 200
+
+
+def check_limit(limit: Limit, *, may_lift: bool) -> None:
+    """Makes sure that every store can count a limit.
+
+    Args:
+        limit: The limit.
+        may_lift: Whether it may be without an amount.
+
+    Raises:
+        InvalidArgument: It can't be counted, or binds nothing; `field` says which part.
+    """
+    check_selector(limit.selector)
+    if limit.window is Window.CONCURRENT and limit.unit is not Unit.REQUESTS:
+        raise InvalidArgument("concurrent counts requests only.", field="unit")
+    if limit.amount is None:
+        if not may_lift:
+            raise InvalidArgument(
+                "Only a tenant's own limit can lift another; state an amount.", field="amount"
+            )
+        return
+    most = _MOST_OF_A_MINUTE if limit.window is Window.MINUTE else _MOST
+    if not 0 <= limit.amount <= most // limit.unit.scale:
+        raise InvalidArgument(
+            f"{limit.amount} is no amount: {limit.unit} in a {limit.window} limit may be 0 to "
+            f"{most // limit.unit.scale}.",
+            field="amount",
+        )
+
+
+def check_selector(selector: str) -> None:
+    """Makes sure that a selector is a capability, ``"model:<id>"`` or ``"*"``.
+
+    Raises:
+        InvalidArgument: It is none of these.
+    """
+    if selector in _CAPABILITIES:
+        return
+    model = selector.removeprefix(MODEL_PREFIX)
+    if model == selector:
+        raise InvalidArgument(
+            f"{selector!r} is no capability ({', '.join(_CAPABILITIES)}) and no model:<id>.",
+            field="capability",
+        )
+    if not 1 <= len(model) <= _LONGEST_MODEL or not model.isprintable() or " " in model:
+        raise InvalidArgument(
+            f"A model's id has 1 to {_LONGEST_MODEL} characters without spaces.", field="model"
+        )
+
+
+def check_time_zone(name: str) -> None:
+    """Makes sure that a time zone is known.
+
+    Raises:
+        InvalidArgument: It is not.
+    """
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as err:
+        raise InvalidArgument(
+            f"{name!r} is no time zone; they are named as in Europe/Berlin.", field="time_zone"
+        ) from err

@@ -1,0 +1,193 @@
+"""Reads and writes limits and plans; `TenantRepository` is one of these, and the CLI uses it."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from sqlalchemy import Row, Table, delete, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from atrium_common.errors import InvalidArgument, NotFound
+from atrium_gateway.database import upsert
+from atrium_gateway.quota.checks import check_limit
+from atrium_gateway.quota.limits import Limit, Unit, Window
+from atrium_gateway.tenants.changes import changed
+from atrium_gateway.tenants.domain import KEY_LEVEL, TENANT_LEVEL, USER_LEVEL, Plan
+from atrium_gateway.tenants.keys import KeyRepository
+from atrium_gateway.tenants.tables import plan_limits, plans, tenant_limits
+
+_LONGEST_USER = 200
+
+
+class LimitRepository(KeyRepository):
+    """Limits of tenants, their keys and users, and of plans."""
+
+    async def set_limit(self, tenant_id: str, limit: Limit, *, subject: str = TENANT_LEVEL) -> None:
+        """Sets a limit; replaces the one of the same subject, selector, unit and window.
+
+        Args:
+            tenant_id: Whose.
+            limit: The limit; without an amount it lifts the plan's or the default one.
+            subject: ``"tenant"``, ``"key:<id>"`` or ``"user:<sub>"``.
+
+        Raises:
+            NotFound: There is no such tenant or key.
+            InvalidArgument: The limit can't be counted, or the subject is none.
+        """
+        await self._expect_subject(tenant_id, subject)
+        async with self._engine.begin() as connection:
+            await self._put_limit(connection, tenant_id, subject, limit)
+            await changed(connection)
+
+    async def remove_limit(
+        self,
+        tenant_id: str,
+        *,
+        selector: str,
+        unit: Unit,
+        window: Window,
+        subject: str = TENANT_LEVEL,
+    ) -> None:
+        """Removes a limit, so that the plan's or the default one holds again.
+
+        Raises:
+            NotFound: There is no such limit.
+        """
+        async with self._engine.begin() as connection:
+            done = await connection.execute(
+                delete(tenant_limits).where(
+                    tenant_limits.c.tenant == tenant_id,
+                    tenant_limits.c.subject == subject,
+                    tenant_limits.c.selector == selector,
+                    tenant_limits.c.unit == unit.value,
+                    tenant_limits.c.window == window.value,
+                )
+            )
+            expect_one(done.rowcount, f"The tenant {tenant_id!r} has no such limit.")
+            await changed(connection)
+
+    async def plan(self, plan_id: str) -> Plan | None:
+        """One plan with its limits, or ``None``."""
+        found = [plan for plan in await self.list_plans() if plan.id == plan_id]
+        return found[0] if found else None
+
+    async def list_plans(self) -> Sequence[Plan]:
+        """All plans by id."""
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(select(plans).order_by(plans.c.id))).all()
+            limits = await limits_of_plans(connection, {row.id for row in rows})
+        return [Plan(id=row.id, name=row.name, limits=limits.get(row.id, ())) for row in rows]
+
+    async def put_plan(self, plan_id: str, name: str) -> None:
+        """Adds a plan without limits, or renames the one of this id."""
+        statement = upsert(self._engine.dialect.name)(plans).values(id=plan_id, name=name)
+        async with self._engine.begin() as connection:
+            await connection.execute(
+                statement.on_conflict_do_update(index_elements=[plans.c.id], set_={"name": name})
+            )
+            await changed(connection)
+
+    async def set_plan_limit(self, plan_id: str, limit: Limit) -> None:
+        """Sets a limit of a plan, for every tenant that is on it; replaces one of its kind.
+
+        Raises:
+            NotFound: There is no such plan.
+            InvalidArgument: The limit can't be counted.
+        """
+        check_limit(limit, may_lift=False)
+        if await self.plan(plan_id) is None:
+            raise NotFound(f"The plan {plan_id!r} does not exist.")
+        async with self._engine.begin() as connection:
+            await self._put(connection, plan_limits, limit, plan=plan_id)
+            await changed(connection)
+
+    async def remove_plan_limit(
+        self, plan_id: str, *, selector: str, unit: Unit, window: Window
+    ) -> None:
+        """Removes a limit of a plan.
+
+        Raises:
+            NotFound: There is no such limit.
+        """
+        async with self._engine.begin() as connection:
+            done = await connection.execute(
+                delete(plan_limits).where(
+                    plan_limits.c.plan == plan_id,
+                    plan_limits.c.selector == selector,
+                    plan_limits.c.unit == unit.value,
+                    plan_limits.c.window == window.value,
+                )
+            )
+            expect_one(done.rowcount, f"The plan {plan_id!r} has no such limit.")
+            await changed(connection)
+
+    async def _put_limit(
+        self, connection: AsyncConnection, tenant_id: str, subject: str, limit: Limit
+    ) -> None:
+        check_limit(limit, may_lift=subject == TENANT_LEVEL)
+        await self._put(connection, tenant_limits, limit, tenant=tenant_id, subject=subject)
+
+    async def _put(
+        self, connection: AsyncConnection, table: Table, limit: Limit, **owner: str
+    ) -> None:
+        statement = upsert(self._engine.dialect.name)(table).values(
+            **owner,
+            selector=limit.selector,
+            unit=limit.unit.value,
+            window=limit.window.value,
+            amount=limit.amount,
+        )
+        await connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=list(table.primary_key.columns), set_={"amount": limit.amount}
+            )
+        )
+
+    async def _expect_subject(self, tenant_id: str, subject: str) -> None:
+        await self._expect_tenant(tenant_id)
+        if subject.startswith(KEY_LEVEL):
+            key = await self.key(subject.removeprefix(KEY_LEVEL))
+            if key is None or key.tenant != tenant_id:
+                raise NotFound(f"The tenant {tenant_id!r} has no such key.")
+        elif subject.startswith(USER_LEVEL):
+            if not 1 <= len(subject) - len(USER_LEVEL) <= _LONGEST_USER:
+                raise InvalidArgument(
+                    f"A user's name has 1 to {_LONGEST_USER} characters.", field="user"
+                )
+        elif subject != TENANT_LEVEL:
+            raise InvalidArgument("A limit is a tenant's, a key's or a user's.", field="subject")
+
+
+async def limits_of_tenants(
+    connection: AsyncConnection, tenant_id: str | None
+) -> Mapping[str, Mapping[str, tuple[Limit, ...]]]:
+    """Limits by tenant and subject, in a fixed order; of one tenant or of all."""
+    query = select(tenant_limits).order_by(*tenant_limits.primary_key.columns)
+    if tenant_id is not None:
+        query = query.where(tenant_limits.c.tenant == tenant_id)
+    found: dict[str, dict[str, tuple[Limit, ...]]] = {}
+    for row in await connection.execute(query):
+        scoped = found.setdefault(row.tenant, {})
+        scoped[row.subject] = (*scoped.get(row.subject, ()), _limit(row))
+    return found
+
+
+async def limits_of_plans(
+    connection: AsyncConnection, plan_ids: Collection[str]
+) -> Mapping[str, tuple[Limit, ...]]:
+    """Limits by plan, in a fixed order."""
+    if not plan_ids:
+        return {}
+    query = select(plan_limits).order_by(*plan_limits.primary_key.columns)
+    found: dict[str, tuple[Limit, ...]] = {}
+    for row in await connection.execute(query.where(plan_limits.c.plan.in_(plan_ids))):
+        found[row.plan] = (*found.get(row.plan, ()), _limit(row))
+    return found
+
+
+def expect_one(rows: int, message: str) -> None:
+    """Raises `NotFound` with `message` unless exactly one row was changed."""
+    if rows != 1:
+        raise NotFound(message)
+
+
+def _limit(row: Row[tuple[object, ...]]) -> Limit:
+    return Limit(row.selector, Unit(row.unit), Window(row.window), row.amount)
