@@ -123,6 +123,18 @@ async def test_what_each_of_several_models_consumed_is_settled_with_the_sum(meth
     assert told == [("echo", 1), ("parrot", 4)]
 
 
+@every_arity
+async def test_admission_is_told_where_a_tenants_call_comes_from(method: str) -> None:
+    async with (
+        FakeAdmission() as admission,
+        running_server(EchoServicer(steps(1)), EchoEngine(), admission=admission) as (channel, _),
+    ):
+        metadata = (*tenant_metadata(), ("x-forwarded-for", "192.0.2.1, 10.0.0.1"))
+        await call(channel, method, metadata=metadata)
+    assert admission.last.request.peer_address in ("127.0.0.1", "::1")
+    assert admission.last.request.forwarded_for == "192.0.2.1, 10.0.0.1"
+
+
 async def test_a_trusted_caller_pays_for_the_tenant_it_names() -> None:
     servicer = EchoServicer(bound=BOUND)
     async with (

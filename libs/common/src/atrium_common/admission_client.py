@@ -38,9 +38,17 @@ _OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TokenCaller:
-    """A caller known by its bearer token, which only admission can read."""
+    """A caller known by its bearer token, which only admission can read.
+
+    Attributes:
+        token: The bearer token.
+        address: Address of its connection; ``""`` if that is not known.
+        forwarded_for: What proxies before it say, as it came.
+    """
 
     token: str
+    address: str = ""
+    forwarded_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,8 @@ class AdmissionClient:
         )
         if isinstance(caller, TokenCaller):
             request.token = caller.token
+            request.peer_address = caller.address
+            request.forwarded_for = caller.forwarded_for
         else:
             request.tenant = caller.tenant
         try:

@@ -20,6 +20,7 @@ from atrium_common.metrics import make_metrics
 from atrium_common.tls import ClientTls
 from atrium_gateway.admission_server import serving_admission
 from atrium_gateway.app import create_app
+from atrium_gateway.auth.networks import read_networks
 from atrium_gateway.core import open_core
 from atrium_gateway.deps import Gateway
 from atrium_gateway.egress.fetcher import UrlFetcher
@@ -100,6 +101,7 @@ async def run(settings: GatewaySettings) -> None:
             registry=registry,
             access_log=access_log,
             cors_origins=settings.cors_origins,
+            trusted_proxies=read_networks(settings.trusted_proxies),
         )
         metrics, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
         stack.callback(metrics.server_close)

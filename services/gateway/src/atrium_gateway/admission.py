@@ -131,10 +131,12 @@ class Admission:
                 configured one if not given.
 
         Raises:
-            PermissionDenied: The tenant is blocked, or the scopes lack the capability.
+            PermissionDenied: The tenant is blocked, or the credential allows the capability
+                or the model not.
             QuotaExceeded: A limit refuses.
             Unavailable: The ledger or the database can't be written or read now.
         """
+        principal.demand_model(model)
         meters = await self._allowed(principal, capability, model)
         amounts = self._bound(meters, model, estimate)
         reservation_id = self._new_id()

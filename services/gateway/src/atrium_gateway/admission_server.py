@@ -16,6 +16,7 @@ from atrium_common.listening import listen, server_options
 from atrium_common.metrics import ServiceMetrics, make_metrics
 from atrium_common.settings import ServiceSettings
 from atrium_gateway.admission_servicer import SERVICE_NAME, AdmissionServicer
+from atrium_gateway.auth.networks import read_networks
 from atrium_gateway.core import Core
 from atrium_gateway.settings import GatewaySettings
 
@@ -71,7 +72,11 @@ async def serving_admission(
         tls_client_ca=settings.tls_client_ca,
     )
     server = grpc.aio.server(interceptors=[edge], options=server_options(listening))
-    AdmissionServicer(authenticator=core.authenticator, admission=core.admission).register(server)
+    AdmissionServicer(
+        authenticator=core.authenticator,
+        admission=core.admission,
+        trusted_proxies=read_networks(settings.trusted_proxies),
+    ).register(server)
     health = HealthBoard()
     HealthServicer(health).register(server)
     port = listen(server, listening)

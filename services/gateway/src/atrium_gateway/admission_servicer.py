@@ -4,6 +4,8 @@ Converts and checks; `admission.py` decides. `admission_server.py` serves it to 
 of the suite's service credential.
 """
 
+from collections.abc import Sequence
+
 import grpc.aio
 from google.protobuf.message import Message
 
@@ -20,6 +22,7 @@ from atrium_common.wire import (
 )
 from atrium_gateway.admission import Admission, LimitState, Outcome
 from atrium_gateway.auth.authenticator import Authenticator
+from atrium_gateway.auth.networks import Network, client_address
 from atrium_gateway.auth.principal import Principal
 
 SERVICE_NAME = "atrium.admission.v1.AdmissionService"
@@ -27,6 +30,7 @@ SERVICE_NAME = "atrium.admission.v1.AdmissionService"
 _MAX_TEXT = 200
 _MAX_REQUEST_ID = 128
 _MAX_REASON = 64
+_MAX_FORWARDED = 2048
 _MAX_COUNT = 2**53
 _MAX_MODELS = 64
 _CAPABILITIES = frozenset(str(capability) for capability in Capability)
@@ -43,13 +47,21 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
     Args:
         authenticator: Reads the tokens of tenants.
         admission: Reserves and settles.
+        trusted_proxies: Networks of proxies in front of the services.
     """
 
     service_name = SERVICE_NAME
 
-    def __init__(self, *, authenticator: Authenticator, admission: Admission) -> None:
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        admission: Admission,
+        trusted_proxies: Sequence[Network] = (),
+    ) -> None:
         self._authenticator = authenticator
         self._admission = admission
+        self._trusted_proxies = trusted_proxies
 
     def register(self, server: grpc.aio.Server) -> None:
         """Adds the handlers to `server`."""
@@ -66,6 +78,8 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
         _check_text("model", request.model, _MAX_TEXT, required=True)
         _check_text("method", request.method, _MAX_TEXT)
         _check_text("request_id", request.request_id, _MAX_REQUEST_ID)
+        _check_text("peer_address", request.peer_address, _MAX_TEXT)
+        _check_text("forwarded_for", request.forwarded_for, _MAX_FORWARDED)
         _check_usage("estimate", request.estimate)
         principal = await self._principal(request)
         reservation = await self._admission.admit(
@@ -126,7 +140,10 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
     async def _principal(self, request: pb.AdmitRequest) -> Principal:
         caller = request.WhichOneof("caller")
         if caller == "token":
-            return await self._authenticator.authenticate(request.token)
+            address = client_address(
+                request.peer_address, request.forwarded_for, self._trusted_proxies
+            )
+            return await self._authenticator.authenticate(request.token, address=address)
         if caller == "tenant":
             _check_text("tenant", request.tenant, _MAX_TEXT, required=True)
             return await self._authenticator.tenant_principal(request.tenant)

@@ -18,12 +18,14 @@ from atrium_common.errors import AtriumError
 from atrium_gateway.api.exchange import ExchangeRoute
 from atrium_gateway.api.openapi import schemas
 from atrium_gateway.api.routes import PATHS, SOCKETS, STRUCTS
+from atrium_gateway.auth.networks import Network
 from atrium_gateway.deps import Gateway
 from atrium_gateway.errors import handle
 from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimit, BodyLimits
 from atrium_gateway.middleware.http_metrics import HttpMetrics
 from atrium_gateway.middleware.observe import Observe
+from atrium_gateway.middleware.proxies import TrustedProxies
 from atrium_gateway.middleware.security_headers import DOCS, SecurityHeaders
 from atrium_gateway.middleware.shortcut import Shortcut
 from atrium_gateway.middleware.sockets import Sockets
@@ -74,6 +76,7 @@ def create_app(
     registry: CollectorRegistry,
     access_log: AccessLog,
     cors_origins: Sequence[str] = (),
+    trusted_proxies: Sequence[Network] = (),
     new_request_id: Callable[[], str] = lambda: f"req_{uuid7().hex}",
 ) -> ASGIApp:
     """Makes the server's application.
@@ -84,6 +87,7 @@ def create_app(
         registry: Takes the HTTP metrics.
         access_log: Takes one line per request.
         cors_origins: Origins that browsers may call from.
+        trusted_proxies: Networks of proxies whose ``X-Forwarded-For`` counts.
         new_request_id: Names requests that bring no id.
     """
     # Its page of the API comes with its script: a suite without the internet has docs, too.
@@ -126,6 +130,7 @@ def create_app(
         metrics=HttpMetrics(registry),
         access_log=access_log,
         cors_origins=cors_origins,
+        trusted_proxies=trusted_proxies,
         new_request_id=new_request_id,
     )
 
@@ -137,6 +142,7 @@ def _wrapped(
     metrics: HttpMetrics,
     access_log: AccessLog,
     cors_origins: Sequence[str],
+    trusted_proxies: Sequence[Network],
     new_request_id: Callable[[], str],
 ) -> ASGIApp:
     """Puts the middleware around the app, the innermost first.
@@ -153,7 +159,8 @@ def _wrapped(
             expose_headers=EXPOSED_HEADERS,
         )
     app = SecurityHeaders(app)
-    return Observe(app, log=access_log, metrics=metrics, new_id=new_request_id)
+    app = Observe(app, log=access_log, metrics=metrics, new_id=new_request_id)
+    return TrustedProxies(app, trusted_proxies) if trusted_proxies else app
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

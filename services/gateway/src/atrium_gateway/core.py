@@ -23,6 +23,7 @@ from atrium_gateway.admission import Admission
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.auth.tokens import TokenAuthority
 from atrium_gateway.database import open_engine, upgrade
+from atrium_gateway.identity import open_identity
 from atrium_gateway.quota.in_process import InProcessQuotaStore
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.settings import GatewaySettings
@@ -119,13 +120,18 @@ async def open_core(
             new_id=lambda: str(uuid7()),
         )
         await stack.enter_async_context(_sweeping(admission))
-        yield Core(
-            authenticator=Authenticator(
+        authenticator = await stack.enter_async_context(
+            open_identity(
+                settings,
+                tenants=tenants,
                 directory=directory,
                 tokens=tokens,
-                pepper=settings.resolved_key_pepper(),
+                catalogue=catalogue,
                 clock=clock,
-            ),
+            )
+        )
+        yield Core(
+            authenticator=authenticator,
             admission=admission,
             reports=UsageReports(engine, flush=ledger.flush),
             tenants=tenants,

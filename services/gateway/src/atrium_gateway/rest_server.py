@@ -83,6 +83,8 @@ def server_config(app: ASGIApp, *, drain_seconds: float) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Whose word counts is a setting of ours; uvicorn's default trusts every neighbour.
+        proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(drain_seconds),
     )

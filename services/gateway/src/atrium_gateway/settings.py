@@ -127,6 +127,8 @@ class GatewaySettings(SharedPrefixSettings):
     """Files that are fetched at once."""
     cors_origins: tuple[str, ...] = ()
     """Origins that browsers may call from; exact, no wildcard."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks of proxies whose ``X-Forwarded-For`` tells where a caller is; for gRPC, too."""
     drain_seconds: float = Field(default=20.0, ge=0)
     """Time that running requests get after SIGTERM."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -141,7 +143,7 @@ class GatewaySettings(SharedPrefixSettings):
             read_host_rule(host)
         return hosts
 
-    @field_validator("fetch_private_networks")
+    @field_validator("fetch_private_networks", "trusted_proxies")
     @classmethod
     def _networks_are_read(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
         for network in networks:

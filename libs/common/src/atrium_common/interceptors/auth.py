@@ -7,10 +7,12 @@ import hmac
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from atrium_common.errors import InvalidArgument, PermissionDenied, Unauthenticated
 from atrium_common.interceptors.metadata import (
     AUTHORIZATION,
+    FORWARDED_FOR,
     RESERVATION,
     SERVICE,
     TENANT,
@@ -18,6 +20,7 @@ from atrium_common.interceptors.metadata import (
 )
 
 _BEARER = "bearer "
+_MAX_FORWARDED = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class Caller:
         token: Bearer token of a caller that is not trusted.
         reservation_id: Reservation that a trusted caller has made already.
         weight: Share in fair scheduling that a trusted caller gives, above 0.
+        address: Address of the connection of one that is not trusted; ``""`` if unknown.
+        forwarded_for: What proxies say of it, as it came.
     """
 
     trusted: bool
@@ -37,6 +42,8 @@ class Caller:
     token: str | None = None
     reservation_id: str | None = None
     weight: float = 1.0
+    address: str = ""
+    forwarded_for: str = ""
 
 
 class Authenticator:
@@ -46,8 +53,12 @@ class Authenticator:
         """Trusts holders of `service_credential`; with ``None``, nobody."""
         self._secret = service_credential.encode() if service_credential else None
 
-    def identify(self, metadata: Mapping[str, str]) -> Caller:
+    def identify(self, metadata: Mapping[str, str], *, peer: str = "") -> Caller:
         """Reads who calls.
+
+        Args:
+            metadata: Of the call.
+            peer: The connection's other end, as gRPC writes it.
 
         Raises:
             Unauthenticated: No credential, or a wrong service credential.
@@ -72,7 +83,20 @@ class Authenticator:
         token = authorization[len(_BEARER) :].strip()
         if authorization[: len(_BEARER)].lower() != _BEARER or not token:
             raise Unauthenticated("Send the metadata authorization: Bearer <key or token>.")
-        return Caller(trusted=False, token=token)
+        return Caller(
+            trusted=False,
+            token=token,
+            address=_address(peer),
+            forwarded_for=metadata.get(FORWARDED_FOR, "")[-_MAX_FORWARDED:],
+        )
+
+
+def _address(peer: str) -> str:
+    """The address in ``ipv4:10.0.0.1:5000`` or ``ipv6:%5B::1%5D:5000``; ``""`` of others."""
+    kind, _, rest = unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return ""
+    return rest.rpartition(":")[0].strip("[]")
 
 
 def _weight(text: str | None) -> float:

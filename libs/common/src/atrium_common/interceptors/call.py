@@ -154,7 +154,7 @@ class Call:
         if RESERVATION not in metadata or REQUEST_ID not in metadata:
             await self._context.send_initial_metadata(((REQUEST_ID, self.request_id),))
         self._edge.enter(self)
-        caller = self._edge.authenticator.identify(metadata)
+        caller = self._edge.authenticator.identify(metadata, peer=self._context.peer() or "")
         if not caller.trusted and (
             self._edge.usage is None or self._method in self._edge.trusted_only
         ):

@@ -13,6 +13,7 @@ RESERVATION: Final = "x-atrium-reservation"
 WEIGHT: Final = "x-atrium-weight"
 REQUEST_ID: Final = "x-request-id"
 TRACEPARENT: Final = "traceparent"
+FORWARDED_FOR: Final = "x-forwarded-for"
 
 Pair = tuple[str, str | bytes]
 

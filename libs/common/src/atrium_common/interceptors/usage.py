@@ -66,7 +66,7 @@ class UsageGate:
         self._probe = probe
         self._settlements = settlements
         self._clock = clock
-        self._identities: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+        self._identities: OrderedDict[tuple[str, str, str], tuple[float, Identity]] = OrderedDict()
 
     async def admit(
         self,
@@ -108,7 +108,9 @@ class UsageGate:
         if admission is None:
             raise Unavailable("This service has no admission authority, so it serves no tenant.")
         if caller.token is not None:
-            who: TokenCaller | TenantCaller = TokenCaller(caller.token)
+            who: TokenCaller | TenantCaller = TokenCaller(
+                caller.token, caller.address, caller.forwarded_for
+            )
         elif caller.tenant:
             who = TenantCaller(caller.tenant)
         else:
@@ -140,8 +142,9 @@ class UsageGate:
 
     async def _identify(self, caller: Caller, method: str, request_id: str) -> Identity:
         """Asks admission whose a token is by a reservation that is given back at once."""
-        token = caller.token or ""
-        known = self._identities.get(token)
+        # A key may hold from one network and not from another.
+        origin = (caller.token or "", caller.address, caller.forwarded_for)
+        known = self._identities.get(origin)
         if known is not None and known[0] > self._clock():
             return known[1]
         probe = self._probe()
@@ -155,7 +158,7 @@ class UsageGate:
         assert self._admission is not None  # noqa: S101 - _reserve refuses without it
         self._settlements.start(self._refund(self._admission, grant))
         identity = Identity(grant.tenant, grant.subject, grant.weight)
-        self._identities[token] = (self._clock() + _IDENTITY_SECONDS, identity)
+        self._identities[origin] = (self._clock() + _IDENTITY_SECONDS, identity)
         while len(self._identities) > _IDENTITIES:
             self._identities.popitem(last=False)
         return identity

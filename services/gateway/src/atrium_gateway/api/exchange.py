@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from atrium_common.errors import Cancelled, Unauthenticated
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.deps import Gateway
+from atrium_gateway.middleware.proxies import address_of
 from atrium_gateway.middleware.request_record import RequestRecord, record_of
 
 JSON = "application/json"
@@ -43,7 +44,9 @@ class Exchange(Request):
         scheme, _, token = self._header(b"authorization").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated("Send an API key or a token: 'Authorization: Bearer ...'.")
-        principal = await self.gateway.authenticator.authenticate(token.strip())
+        principal = await self.gateway.authenticator.authenticate(
+            token.strip(), address=address_of(self.scope)
+        )
         self.record.tenant = principal.tenant
         return principal
 

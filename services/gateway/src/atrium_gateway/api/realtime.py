@@ -19,6 +19,7 @@ from atrium_gateway.api.realtime_config import SessionConfig
 from atrium_gateway.api.realtime_session import LiveSession, SessionTerms
 from atrium_gateway.api.realtime_socket import RealtimeSocket
 from atrium_gateway.deps import Gateway
+from atrium_gateway.middleware.proxies import address_of
 from atrium_gateway.middleware.request_record import record_of
 
 PROTOCOL = "realtime"
@@ -45,8 +46,8 @@ async def serve_realtime(scope: Scope, receive: Receive, send: Send) -> None:
     """
     gateway = cast(Gateway, scope["app"].state.gateway)
     record = record_of(scope)
-    token = _token(scope)
-    principal = await gateway.authenticator.authenticate(token)
+    token, address = _token(scope), address_of(scope)
+    principal = await gateway.authenticator.authenticate(token, address=address)
     record.tenant = principal.tenant
     principal.demand(Capability.TRANSCRIPTION)
     query = dict(parse_qsl(str(scope["query_string"], "latin-1"), keep_blank_values=True))
@@ -59,7 +60,7 @@ async def serve_realtime(scope: Scope, receive: Receive, send: Send) -> None:
         prefix = uuid7().hex
         terms = SessionTerms(
             principal=principal,
-            authenticate=lambda: gateway.authenticator.authenticate(token),
+            authenticate=lambda: gateway.authenticator.authenticate(token, address=address),
             config=config,
             record=record,
         )

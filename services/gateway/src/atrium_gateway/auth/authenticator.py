@@ -5,11 +5,13 @@ import hmac
 from collections.abc import Callable
 from dataclasses import replace
 
-from atrium_common.errors import Unauthenticated
+from atrium_common.errors import PermissionDenied, Unauthenticated
 from atrium_gateway.auth.keys import KEY_PREFIX, digest_key, key_id_of
+from atrium_gateway.auth.networks import read_networks, within
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.auth.tokens import TokenAuthority
 from atrium_gateway.tenants.directory import Directory
+from atrium_gateway.tenants.domain import ApiKey
 
 _MAX_TOKEN_CHARACTERS = 8192
 _MAX_ENTRIES = 10_000
@@ -25,6 +27,8 @@ class Authenticator:
         tokens: Checks web tokens.
         pepper: Key of the digests of API keys.
         clock: Returns Unix seconds.
+        note_use: Is told the id of each key as it is used; must not wait.
+        model_ids: Gives the catalogue's ids for ids and aliases.
     """
 
     def __init__(
@@ -34,22 +38,40 @@ class Authenticator:
         tokens: TokenAuthority,
         pepper: bytes,
         clock: Callable[[], float],
+        note_use: Callable[[str], None] = lambda key_id: None,
+        model_ids: Callable[[frozenset[str]], frozenset[str]] = lambda names: names,
     ) -> None:
         self._directory = directory
         self._tokens = tokens
         self._pepper = pepper
         self._clock = clock
+        self._note_use = note_use
+        self._model_ids = model_ids
         self._known: dict[bytes, tuple[float, Principal]] = {}
         self._epoch = -1
 
-    async def authenticate(self, token: str) -> Principal:
+    async def authenticate(self, token: str, *, address: str = "") -> Principal:
         """Who presents `token`, a JWT or an API key (without ``Bearer``).
+
+        Args:
+            token: The credential.
+            address: Where its holder calls from; ``""`` if that is not known.
 
         Raises:
             Unauthenticated: It is missing, forged, expired or revoked.
-            PermissionDenied: Its tenant is blocked.
+            PermissionDenied: Its tenant is blocked, or it may not be used from there.
             Unavailable: It is not known yet and the database is away.
         """
+        principal = await self._identify(token)
+        if principal.networks and not within(address, principal.networks):
+            raise PermissionDenied(
+                "The API key may not be used from this network.", reason="KEY_NETWORK"
+            )
+        if principal.key_id is not None:
+            self._note_use(principal.key_id)
+        return principal
+
+    async def _identify(self, token: str) -> Principal:
         if self._directory.stale:
             await self._directory.check()
         epoch = self._directory.epoch
@@ -84,30 +106,58 @@ class Authenticator:
         if token.startswith(KEY_PREFIX):
             principal = await self._check_key(token)
         else:
-            principal = self._tokens.check(token)
+            principal = await self._check_token(token)
         tenant = await self._directory.active_tenant(principal.tenant)
-        return replace(principal, weight=tenant.weight)
+        return replace(
+            principal,
+            weight=tenant.weight,
+            models=None if principal.models is None else self._model_ids(principal.models),
+        )
+
+    async def _check_token(self, text: str) -> Principal:
+        principal = self._tokens.check(text)
+        if principal.key_id is not None:
+            # It was minted with a key, and ends with it.
+            key = await self._directory.key(principal.key_id)
+            if key is None or key.tenant != principal.tenant:
+                raise Unauthenticated("The token's API key is gone.", reason="KEY_INVALID")
+            self._check_life(key)
+        return principal
 
     async def _check_key(self, text: str) -> Principal:
         key_id = key_id_of(text)
         key = await self._directory.key(key_id) if key_id else None
+        digest = digest_key(text, self._pepper)
         # Compared even when there is no such key, so that time does not tell.
-        stored = key.digest if key else bytes(32)
-        holds = hmac.compare_digest(stored, digest_key(text, self._pepper))
-        if key is None or not holds:
+        holds = hmac.compare_digest(key.digest if key else bytes(32), digest)
+        before = hmac.compare_digest((key and key.previous_digest) or bytes(32), digest)
+        if key is None or not (holds or before):
             raise Unauthenticated("The API key does not hold.", reason="KEY_INVALID")
-        if key.revoked_at is not None:
-            raise Unauthenticated("The API key is revoked.", reason="KEY_REVOKED")
-        if key.expires_at is not None and key.expires_at.timestamp() <= self._clock():
-            raise Unauthenticated("The API key has expired.", reason="KEY_EXPIRED")
+        self._check_life(key)
+        ends = key.expires_at
+        if not holds:
+            until = key.previous_until
+            if until is None or until.timestamp() <= self._clock():
+                raise Unauthenticated(
+                    "The API key was rotated: use its new secret.", reason="KEY_ROTATED"
+                )
+            ends = until if ends is None else min(ends, until)
         return Principal(
             tenant=key.tenant,
             subject=f"key:{key.id}",
             key_id=key.id,
             roles=key.roles,
             scopes=key.scopes,
-            expires_at=key.expires_at,
+            expires_at=ends,
+            models=key.models or None,
+            networks=read_networks(key.networks),
         )
+
+    def _check_life(self, key: ApiKey) -> None:
+        if key.revoked_at is not None:
+            raise Unauthenticated("The API key is revoked.", reason="KEY_REVOKED")
+        if key.expires_at is not None and key.expires_at.timestamp() <= self._clock():
+            raise Unauthenticated("The API key has expired.", reason="KEY_EXPIRED")
 
     def _remember(self, digest: bytes, principal: Principal, epoch: int) -> None:
         # What was checked before a change was noticed must not outlive the notice.

@@ -13,6 +13,7 @@ import secrets
 from dataclasses import dataclass
 
 KEY_PREFIX = "atr_"
+_ID = re.compile(r"[a-z2-7]{12}")
 _PATTERN = re.compile(r"atr_([a-z2-7]{12})_([a-z2-7]{52})")
 
 
@@ -33,7 +34,15 @@ class NewKey:
 
 def make_key(pepper: bytes) -> NewKey:
     """Makes a random key."""
-    key_id = _base32(secrets.token_bytes(8))[:12]
+    return _with_secret(_base32(secrets.token_bytes(8))[:12], pepper)
+
+
+def renew_key(key_id: str, pepper: bytes) -> NewKey | None:
+    """Makes another secret for a key; ``None`` if `key_id` can be no key's."""
+    return _with_secret(key_id, pepper) if _ID.fullmatch(key_id) else None
+
+
+def _with_secret(key_id: str, pepper: bytes) -> NewKey:
     text = f"{KEY_PREFIX}{key_id}_{_base32(secrets.token_bytes(32))}"
     return NewKey(key_id, text, digest_key(text, pepper))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from atrium_common.errors import PermissionDenied
+from atrium_gateway.auth.networks import Network
 from atrium_gateway.auth.roles import ANY_SCOPE, Role, covered, granted
 
 __all__ = ["ANY_SCOPE", "Principal"]
@@ -21,6 +22,8 @@ class Principal:
         scopes: Capabilities, actions and areas that are allowed; ``"*"`` allows all.
         weight: Share in fair scheduling, above 0.
         expires_at: When the credential ends, aware UTC; ``None`` if it does not.
+        models: Catalogue ids of the models that it may use; all if ``None``.
+        networks: Networks that it may be used from; any if empty.
     """
 
     tenant: str
@@ -30,6 +33,8 @@ class Principal:
     scopes: frozenset[str] = frozenset({ANY_SCOPE})
     weight: float = 1.0
     expires_at: datetime | None = None
+    models: frozenset[str] | None = None
+    networks: tuple[Network, ...] = ()
 
     def allows(self, scope: str) -> bool:
         """Whether the scopes cover `scope`, e.g. a capability or ``"usage"``; see `may`."""
@@ -64,3 +69,19 @@ class Principal:
                 f"The credential does not allow {action}.", reason="SCOPE_MISSING"
             )
         raise PermissionDenied(f"Its roles do not allow {action}.", reason="ROLE_MISSING")
+
+    def demand_model(self, model: str) -> None:
+        """Lets pass who may use a model.
+
+        Args:
+            model: Its catalogue id.
+
+        Raises:
+            PermissionDenied: The credential is for other models.
+        """
+        if self.models is not None and model not in self.models:
+            raise PermissionDenied(
+                f"The credential does not allow the model {model!r}.",
+                reason="MODEL_NOT_ALLOWED",
+                field="model",
+            )

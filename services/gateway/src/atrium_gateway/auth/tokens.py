@@ -26,6 +26,8 @@ class TokenClaims:
         lifetime: How long it holds; above 0.
         scopes: What it allows; ``"*"`` is everything.
         roles: Roles that it carries.
+        models: Ids or aliases of the models that it may use; all if ``None``.
+        key_id: Key that it was minted with; the token ends with it.
     """
 
     tenant: str
@@ -33,6 +35,8 @@ class TokenClaims:
     lifetime: timedelta
     scopes: frozenset[str] = frozenset({ANY_SCOPE})
     roles: frozenset[str] = frozenset()
+    models: frozenset[str] | None = None
+    key_id: str | None = None
 
 
 class TokenAuthority:
@@ -72,6 +76,10 @@ class TokenAuthority:
             "scope": " ".join(sorted(claims.scopes)),
             "roles": sorted(claims.roles),
         }
+        if claims.models is not None:
+            payload["models"] = sorted(claims.models)
+        if claims.key_id is not None:
+            payload["key"] = claims.key_id
         return jwt.encode({"alg": "HS256", "typ": "JWT"}, payload, self._key)
 
     def check(self, token: str) -> Principal:
@@ -95,9 +103,14 @@ class TokenAuthority:
         tenant, subject = claims.get("tenant"), claims.get("sub")
         if not _is_name(tenant) or not _is_name(subject):
             raise _invalid()
+        key_id = claims.get("key")
+        if key_id is not None and not _is_name(key_id):
+            raise _invalid()
         return Principal(
             tenant=str(tenant),
             subject=str(subject),
+            key_id=key_id,
+            models=_strings(claims["models"]) if "models" in claims else None,
             roles=_strings(claims.get("roles", [])),
             scopes=_scopes(claims),
             expires_at=datetime.fromtimestamp(claims["exp"], UTC),

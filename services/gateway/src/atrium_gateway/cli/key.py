@@ -1,12 +1,14 @@
-"""`atrium key`: create, list, revoke."""
+"""`atrium key`: create, list, rotate, revoke."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from atrium_gateway.auth.keys import NewKey, key_id_of, make_key
+from atrium_common.errors import NotFound
+from atrium_gateway.auth.keys import NewKey, key_id_of, make_key, renew_key
 from atrium_gateway.auth.principal import ANY_SCOPE
+from atrium_gateway.auth.terms import KeyTerms, read_terms
 from atrium_gateway.cli.output import Json, Record, show, show_list
 from atrium_gateway.cli.session import with_tenants
 from atrium_gateway.cli.tenant import TenantId, create_tenant, new_tenant
@@ -16,10 +18,29 @@ from atrium_gateway.tenants.repository import TenantRepository
 
 app = typer.Typer(no_args_is_help=True)
 
+KeyId = Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key, or the key.")]
 Days = Annotated[float | None, typer.Option(min=0.0001, help="Days until it expires.")]
 Scopes = Annotated[
     list[str] | None,
-    typer.Option("--scope", help="Capability that it allows; repeat. All if not given."),
+    typer.Option(
+        "--scope",
+        help="Capability, action or area that it allows, e.g. chat, usage:read or keys; "
+        "repeat. All if not given.",
+    ),
+]
+Roles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--role", help="owner, admin, developer, viewer or operator; repeat. None if not given."
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Model that it may use, by id or alias; repeat. All if none."),
+]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option("--network", help="Network it may be used from, e.g. 10.1.0.0/16; repeat."),
 ]
 
 
@@ -29,6 +50,9 @@ def create(
     name: Annotated[str, typer.Option(help="Name for people.")] = "",
     days: Days = None,
     scope: Scopes = None,
+    role: Roles = None,
+    model: Models = None,
+    network: Networks = None,
     unlimited_tenant: Annotated[
         bool,
         typer.Option(
@@ -38,8 +62,11 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Creates a key and prints it alone on stdout, this once only."""
+    terms = read_terms(
+        scopes=scope or (ANY_SCOPE,), roles=role or (), models=model or (), networks=network or ()
+    )
     made = make_key(GatewaySettings().resolved_key_pepper())
-    kept = _api_key(made, tenant, name=name, days=days, scopes=frozenset(scope or (ANY_SCOPE,)))
+    kept = _api_key(made, tenant, name=name, days=days, terms=terms)
 
     async def store(tenants: TenantRepository) -> None:
         if unlimited_tenant:
@@ -47,11 +74,7 @@ def create(
         await tenants.create_key(kept)
 
     with_tenants(store)
-    if as_json:
-        show({"key": made.text, **_record(kept)}, as_json=True)
-        return
-    typer.echo(made.text)
-    typer.echo(f"Key {made.id} of {tenant}. Keep it: it can't be shown again.", err=True)
+    _tell(made, kept, as_json=as_json)
 
 
 @app.command("list")
@@ -62,22 +85,37 @@ def list_(tenant: TenantId, as_json: Json = False) -> None:
 
 
 @app.command()
-def revoke(
-    key: Annotated[str, typer.Argument(metavar="KEY_ID", help="Id of the key, or the key.")],
+def rotate(
+    key: KeyId,
+    grace_hours: Annotated[
+        float, typer.Option(min=0, max=8784, help="Hours that the old secret still holds.")
+    ] = 24.0,
+    as_json: Json = False,
 ) -> None:
-    """Revokes a key for good, within a second."""
+    """Gives a key a new secret and prints it alone on stdout, this once only."""
+    key_id = key_id_of(key) or key
+    made = renew_key(key_id, GatewaySettings().resolved_key_pepper())
+    if made is None:
+        raise NotFound(f"The key {key_id!r} does not exist.")
+    grace = timedelta(hours=grace_hours)
+    kept = with_tenants(
+        lambda tenants: tenants.rotate_key(
+            key_id, digest=made.digest, now=datetime.now(UTC), grace=grace
+        )
+    )
+    _tell(made, kept, as_json=as_json)
+
+
+@app.command()
+def revoke(key: KeyId) -> None:
+    """Revokes a key for good, within a second; tokens that were minted with it end, too."""
     key_id = key_id_of(key) or key
     with_tenants(lambda tenants: tenants.revoke_key(key_id, now=datetime.now(UTC)))
     typer.echo(f"{key_id} is revoked")
 
 
 def _api_key(
-    made: NewKey,
-    tenant: str,
-    *,
-    name: str,
-    days: float | None = None,
-    scopes: frozenset[str] = frozenset({ANY_SCOPE}),
+    made: NewKey, tenant: str, *, name: str, days: float | None, terms: KeyTerms
 ) -> ApiKey:
     now = datetime.now(UTC)
     return ApiKey(
@@ -85,12 +123,22 @@ def _api_key(
         tenant=tenant,
         name=name[:200],
         digest=made.digest,
-        scopes=scopes,
-        roles=frozenset(),
+        scopes=terms.scopes,
+        roles=terms.roles,
+        models=terms.models,
+        networks=terms.networks,
         created_at=now,
         expires_at=None if days is None else now + timedelta(days=days),
         revoked_at=None,
     )
+
+
+def _tell(made: NewKey, kept: ApiKey, *, as_json: bool) -> None:
+    if as_json:
+        show({"key": made.text, **_record(kept)}, as_json=True)
+        return
+    typer.echo(made.text)
+    typer.echo(f"Key {made.id} of {kept.tenant}. Keep it: it can't be shown again.", err=True)
 
 
 def _record(key: ApiKey) -> Record:
@@ -99,7 +147,12 @@ def _record(key: ApiKey) -> Record:
         "tenant": key.tenant,
         "name": key.name,
         "scopes": sorted(key.scopes),
+        "roles": sorted(key.roles),
+        "models": sorted(key.models),
+        "networks": key.networks,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
+        "last_used_at": key.last_used_at,
+        "old_secret_until": key.previous_until,
     }

@@ -65,6 +65,8 @@ class AdmitRequest(message.Message):
     ESTIMATE_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     METHOD_FIELD_NUMBER: builtins.int
+    PEER_ADDRESS_FIELD_NUMBER: builtins.int
+    FORWARDED_FOR_FIELD_NUMBER: builtins.int
     token: builtins.str
     """The caller's own bearer token: a JWT or an API key, without "Bearer "."""
     tenant: builtins.str
@@ -80,6 +82,14 @@ class AdmitRequest(message.Message):
     method: builtins.str
     """Fully qualified RPC that was called, e.g.
     "/atrium.llm.v1.TextGenerationService/GenerateText".
+    """
+    peer_address: builtins.str
+    """Address that the caller's connection comes from, without a port; empty if it has
+    none. Keys may be bound to networks. At most 200 characters.
+    """
+    forwarded_for: builtins.str
+    """The caller's metadata "x-forwarded-for", as it came; it counts only where
+    peer_address is a proxy that the gateway trusts. At most 2048 characters.
     """
     @builtins.property
     def estimate(self) -> usage_pb2.Usage:
@@ -97,10 +107,12 @@ class AdmitRequest(message.Message):
         estimate: usage_pb2.Usage | None = ...,
         request_id: builtins.str = ...,
         method: builtins.str = ...,
+        peer_address: builtins.str = ...,
+        forwarded_for: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "estimate", b"estimate", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "capability", b"capability", "estimate", b"estimate", "method", b"method", "model", b"model", "request_id", b"request_id", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "capability", b"capability", "estimate", b"estimate", "forwarded_for", b"forwarded_for", "method", b"method", "model", b"model", "peer_address", b"peer_address", "request_id", b"request_id", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_caller: _TypeAlias = typing.Literal["token", "tenant"]  # noqa: Y015
     _WhichOneofArgType_caller: _TypeAlias = typing.Literal["caller", b"caller"]  # noqa: Y015
