@@ -1,6 +1,6 @@
 # One target per job; CI runs exactly these (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help install weights run test test-main test-xtts test-vllm lint type protos lock bench clean
+.PHONY: help install weights run test test-main test-xtts test-vllm lint type protos lock bench chaos clean
 
 BIN := .venv/bin
 PACKAGES := libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples $(wildcard models/starter/*.py) models/starter/starter_trainer
@@ -8,6 +8,7 @@ TEST_ARGS ?=
 # Two workers; conftest.py says which tests stay together. Chosen tests run in one process.
 TEST_WORKERS ?= -n 2 --no-loadscope-reorder --durations 15
 RUN_ARGS ?=
+ROUNDS ?= 200
 
 help:  ## Show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +48,10 @@ lock: install  ## Write the lock files anew (UPGRADE=1: with the newest versions
 
 bench: install  ## Measure the gateway and the services beside their baselines
 	$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+chaos: install  ## Kill gateway, Redis and PostgreSQL under load and check the ledger (ROUNDS=200, SEED=)
+	@scripts/test_tools.sh
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 test-vllm:  ## Run the vLLM engine on a CPU, in an environment of its own (2.5 GB)
 	scripts/test_vllm.sh

@@ -34,16 +34,12 @@ class ServerProcess:
         command: Starts it in the foreground.
         port: The port that `command` names.
         folder: Its log goes there.
-        user: Account to run as; this process's own if not given.
     """
 
-    def __init__(
-        self, command: Sequence[str], *, port: int, folder: Path, user: str | None = None
-    ) -> None:
+    def __init__(self, command: Sequence[str], *, port: int, folder: Path) -> None:
         self.port = port
         self.folder = folder
         self._command = list(command)
-        self._user = user
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -91,9 +87,6 @@ class ServerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                user=self._user,
-                group=_group(self._user),
-                extra_groups=None if self._user is None else [],
             )
 
     def _answers(self) -> bool:
@@ -145,15 +138,8 @@ class PostgresServer(ServerProcess):
         data = folder / "data"
         init = [_program("initdb"), "--pgdata", str(data), "--username", "atrium"]
         init += ["--auth", "trust", "--encoding", "UTF8", "--no-locale", "--no-sync"]
-        subprocess.run(  # noqa: S603
-            init,
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            user=user,
-            group=_group(user),
-            extra_groups=None if user is None else [],
-        )
+        as_user = _as_user(user)
+        subprocess.run([*as_user, *init], check=True, capture_output=True, cwd=folder)  # noqa: S603
         durable = "on" if fsync else "off"
         options = {
             "port": str(port),
@@ -165,10 +151,10 @@ class PostgresServer(ServerProcess):
             "synchronous_commit": "on",
             "max_connections": "200",
         }
-        command = [_program("postgres"), "-D", str(data)]
+        command = [*as_user, _program("postgres"), "-D", str(data)]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
-        super().__init__(command, port=port, folder=folder, user=user)
+        super().__init__(command, port=port, folder=folder)
 
     def dsn(self, database: str = "postgres") -> str:
         """Address of a database, as psycopg reads it."""
@@ -245,5 +231,16 @@ def _other_owner() -> str | None:
     return next(name for name in _OWNERS if name in accounts)
 
 
-def _group(user: str | None) -> int | None:
-    return None if user is None else pwd.getpwnam(user).pw_gid
+def _as_user(user: str | None) -> list[str]:
+    """What begins a command that another account runs.
+
+    Not `subprocess`'s own option: it forks where it would not otherwise, and a fork of a process
+    in which gRPC runs may crash.
+    """
+    if user is None:
+        return []
+    return ["setpriv", f"--reuid={user}", f"--regid={_group(user)}", "--clear-groups"]
+
+
+def _group(user: str) -> int:
+    return pwd.getpwnam(user).pw_gid

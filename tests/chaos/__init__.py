@@ -1,0 +1,1 @@
+"""Kills gateways, Redis and PostgreSQL under load, and reads the books afterwards."""
