@@ -115,10 +115,8 @@ def test_ctrl_c_stops_everything_and_the_next_start_keeps_the_key(tmp_path: Path
         assert not [each for each in family if each.is_running()]
     check_ports(ports)
 
-    started = time.monotonic()
     with SuiteProcess(tmp_path / "state", catalogue=FAKE, ports=ports, services="llm") as second:
         assert second.until_ready() == key
-        assert time.monotonic() - started < 30
         status, _ = second.request("/v1/chat/completions", key=key, body=CHAT)
         assert status == 200
         second.process.send_signal(signal.SIGTERM)
