@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import AtriumError
-from atrium_gateway.cli import db, key, plan, tenant, token, usage
+from atrium_gateway.cli import audit, db, key, plan, tenant, token, usage
 
 app = typer.Typer(
     name="atrium",
@@ -22,6 +22,7 @@ app.add_typer(key.app, name="key", help="API keys of tenants.")
 app.add_typer(token.app, name="token", help="Short-lived JSON web tokens.")
 app.add_typer(db.app, name="db", help="The database.")
 app.command("usage")(usage.usage)
+app.command("audit")(audit.audit)
 
 
 def main() -> None:

@@ -1,13 +1,19 @@
 """What every command needs: settings from the environment, and the database for a moment."""
 
 import asyncio
+import getpass
+import os
 import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
+from uuid_utils import uuid7
 
 from atrium_common.errors import InvalidArgument
+from atrium_gateway.administration.desk import Administration
+from atrium_gateway.audit.domain import Actor
 from atrium_gateway.core import open_tenants
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.repository import TenantRepository
@@ -18,13 +24,34 @@ _TENANT_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def with_tenants(work: Callable[[TenantRepository], Awaitable[T]]) -> T:
-    """Runs `work` with the repository of the configured, upgraded database."""
+    """Runs `work` with the repository of the configured, upgraded database; changes are audited."""
+    return with_administration(lambda desk: work(desk.tenants(operator(), scope=None)))
+
+
+def with_administration(work: Callable[[Administration], Awaitable[T]]) -> T:
+    """Runs `work` with what administers the configured, upgraded database."""
+    settings = GatewaySettings()
 
     async def run() -> T:
-        async with open_tenants(GatewaySettings()) as (tenants, _):
-            return await work(tenants)
+        async with open_tenants(settings) as (_, engine):
+            desk = Administration(
+                engine=engine,
+                pepper=settings.resolved_key_pepper(),
+                now=lambda: datetime.now(UTC),
+                new_id=lambda: str(uuid7()),
+            )
+            return await work(desk)
 
     return asyncio.run(run())
+
+
+def operator() -> Actor:
+    """Who runs the command, by the account of the machine."""
+    try:
+        account = getpass.getuser()
+    except (OSError, KeyError):  # an account without a name, as containers have
+        account = str(os.getuid())
+    return Actor(subject=f"cli:{account}"[:200])
 
 
 def with_engine(work: Callable[[AsyncEngine], Awaitable[T]]) -> T:

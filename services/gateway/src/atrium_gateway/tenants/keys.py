@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import Row, bindparam, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import Conflict, NotFound
+from atrium_gateway.database_scope import Database
 from atrium_gateway.tenants.changes import changed
 from atrium_gateway.tenants.domain import ApiKey
 from atrium_gateway.tenants.tables import api_keys, tenants
@@ -16,10 +16,10 @@ class KeyRepository:
     """API keys in the database.
 
     Args:
-        engine: The database, upgraded.
+        engine: The database, upgraded, or a part of it.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
 
     async def key(self, key_id: str) -> ApiKey | None:
@@ -71,6 +71,29 @@ class KeyRepository:
                     previous_until=key.previous_until,
                 )
             )
+            await changed(connection)
+
+    async def change_key(self, key: ApiKey) -> None:
+        """Writes what of a key may change: all but its tenant, secrets and times of use.
+
+        Raises:
+            NotFound: There is no such key, or it is revoked.
+        """
+        async with self._engine.begin() as connection:
+            done = await connection.execute(
+                update(api_keys)
+                .where(api_keys.c.id == key.id, api_keys.c.revoked_at.is_(None))
+                .values(
+                    name=key.name,
+                    scopes=" ".join(sorted(key.scopes)),
+                    roles=" ".join(sorted(key.roles)),
+                    models=" ".join(sorted(key.models)),
+                    networks=" ".join(key.networks),
+                    expires_at=key.expires_at,
+                )
+            )
+            if done.rowcount != 1:
+                raise NotFound(f"The key {key.id!r} does not exist or is revoked.")
             await changed(connection)
 
     async def rotate_key(

@@ -112,7 +112,23 @@ class TenantRepository(LimitRepository):
         """
         await self._set(tenant_id, fallback=fallback.value)
 
-    async def _set(self, tenant_id: str, **values: str | bool | None) -> None:
+    async def set_name(self, tenant_id: str, name: str) -> None:
+        """Gives a tenant another name for people.
+
+        Raises:
+            NotFound: There is no such tenant.
+        """
+        await self._set(tenant_id, name=name)
+
+    async def set_share(self, tenant_id: str, *, weight: float, unlimited: bool) -> None:
+        """Sets a tenant's share in fair scheduling, and whether limits of it bind it.
+
+        Raises:
+            NotFound: There is no such tenant.
+        """
+        await self._set(tenant_id, weight=weight, unlimited=unlimited)
+
+    async def _set(self, tenant_id: str, **values: str | float | bool | None) -> None:
         async with self._engine.begin() as connection:
             done = await connection.execute(
                 update(tenants).where(tenants.c.id == tenant_id).values(**values)

@@ -1,0 +1,1 @@
+"""What operators and tenants' admins do: the parts behind `/api/tenants`, keys and limits."""

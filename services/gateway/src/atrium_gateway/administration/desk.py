@@ -1,0 +1,50 @@
+"""Where changes of tenants, keys and limits are made, with the name of who makes them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from atrium_gateway.audit.domain import Actor
+from atrium_gateway.audit.log import AuditLog
+from atrium_gateway.audit.tenants import AuditedTenants
+from atrium_gateway.auth.keys import NewKey, make_key
+from atrium_gateway.database_scope import Database, TenantScope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Administration:
+    """What the endpoints and the CLI administer with; made once.
+
+    Attributes:
+        engine: The database, upgraded.
+        pepper: Key of the digests of API keys.
+        now: The time, aware UTC.
+        new_id: Makes UUIDv7s.
+    """
+
+    engine: AsyncEngine
+    pepper: bytes = field(repr=False)
+    now: Callable[[], datetime]
+    new_id: Callable[[], str]
+
+    def tenants(self, by: Actor, *, scope: str | None) -> AuditedTenants:
+        """Tenants, keys and limits, changed in the name of `by`.
+
+        Args:
+            by: Who asks.
+            scope: The only tenant to see; ``None`` for all.
+        """
+        return AuditedTenants(self._within(scope), by=by, now=self.now, new_id=self.new_id)
+
+    def log(self, *, scope: str | None) -> AuditLog:
+        """The audit log, of one tenant or of all."""
+        return AuditLog(self._within(scope))
+
+    def new_key(self) -> NewKey:
+        """A random key, not stored yet."""
+        return make_key(self.pepper)
+
+    def _within(self, scope: str | None) -> Database:
+        return self.engine if scope is None else TenantScope(self.engine, scope)

@@ -1,0 +1,1 @@
+"""Who changed what: entries that are written with the change and never altered."""
