@@ -3,101 +3,46 @@
 Every query names one tenant; there is no way to ask for several.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from enum import StrEnum
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import msgspec
-from sqlalchemy import ColumnElement, Executable, Row, and_, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Executable, Row, and_, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import InvalidArgument, Unavailable
-from atrium_gateway.usage.price import NANO
+from atrium_gateway.usage.price_store import PriceRepository
 from atrium_gateway.usage.records import REFUNDED
-from atrium_gateway.usage.tables import COUNTS, usage_events, usage_hourly
+from atrium_gateway.usage.reports_calendar import moment_of, unix_ms
+from atrium_gateway.usage.reports_prices import UnitPrices
+from atrium_gateway.usage.reports_query import (
+    BUCKET,
+    UTC_ZONE,
+    Report,
+    event_filters,
+    report_query,
+)
+from atrium_gateway.usage.reports_views import (
+    DIMENSIONS,
+    EVERYTHING,
+    Bucket,
+    EventView,
+    Filters,
+    Group,
+    Totals,
+    UsageGroup,
+    totals_of,
+)
+from atrium_gateway.usage.tables import usage_events
 
-_MS_PER_HOUR = 3_600_000
-_MAX_EVENTS = 1000
+__all__ = ["Bucket", "EventView", "Filters", "Group", "Totals", "UsageGroup", "UsageReports"]
 
-
-class Group(StrEnum):
-    """By what totals are split."""
-
-    HOUR = "hour"
-    DAY = "day"
-    CAPABILITY = "capability"
-    MODEL = "model"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
-    """Sums over some requests; counts are 0 or more, cost is in the price book's currency."""
-
-    requests: int = 0
-    refunded: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_tokens: int = 0
-    characters: int = 0
-    input_audio: timedelta = timedelta()
-    output_audio: timedelta = timedelta()
-    images: int = 0
-    millimegapixel_steps: int = 0
-    pages: int = 0
-    inference_time: timedelta = timedelta()
-    cost: Decimal = Decimal()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageGroup:
-    """One group of a report.
-
-    Attributes:
-        start: Start of the hour or day, if grouped by it.
-        capability: Capability, if grouped by it.
-        model: Model, if grouped by it.
-        totals: Sums over the group.
-    """
-
-    start: datetime | None = None
-    capability: str | None = None
-    model: str | None = None
-    totals: Totals
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventView:
-    """One line of the bill.
-
-    Attributes:
-        id: UUIDv7 of the reservation, or one made of it where several models worked.
-        request_id: The same in all events of a request.
-        outcome: ``completed``, ``cancelled``, ``failed``, ``refunded``, ``expired`` or
-            ``orphaned``.
-        estimated: The counts are an upper estimate.
-        reserved: Counts that were held, zero ones left out.
-        totals: What was charged.
-    """
-
-    id: str
-    subject: str
-    key_id: str | None
-    capability: str
-    model: str
-    engine: str
-    method: str
-    request_id: str
-    started_at: datetime
-    ended_at: datetime
-    outcome: str
-    reason: str
-    estimated: bool
-    reserved: dict[str, int]
-    price_version: int
-    totals: Totals
+MAX_EVENTS = 1000
+"""Most events of a page."""
+_PAGE = 5_000
+"""Groups that a large export reads at a time."""
 
 
 class UsageReports:
@@ -113,43 +58,93 @@ class UsageReports:
         self._engine = engine
         self._flush = flush
 
-    async def totals(self, tenant: str, *, start: datetime, end: datetime) -> Totals:
-        """Sums over everything admitted in ``[start, end)``, in whole UTC hours.
+    async def totals(
+        self, tenant: str, *, start: datetime, end: datetime, only: Filters = EVERYTHING
+    ) -> Totals:
+        """Sums over everything admitted in ``[start, end)``, exact to the millisecond.
 
         Raises:
             InvalidArgument: `end` is not after `start`.
             Unavailable: Disk or database refuse.
         """
-        groups = await self.groups(tenant, start=start, end=end, by=())
+        groups = await self.groups(tenant, start=start, end=end, by=(), only=only)
         return groups[0].totals if groups else Totals()
 
     async def groups(
-        self, tenant: str, *, start: datetime, end: datetime, by: Sequence[Group]
+        self,
+        tenant: str,
+        *,
+        start: datetime,
+        end: datetime,
+        by: Sequence[Group],
+        bucket: Bucket | None = None,
+        zone: ZoneInfo = UTC_ZONE,
+        only: Filters = EVERYTHING,
+        limit: int | None = None,
+        after: Sequence[int | str] = (),
     ) -> Sequence[UsageGroup]:
-        """The same split by `by`, ordered by its columns; empty groups are left out.
+        """The same split by `by` and `bucket`, in their order; empty groups are left out.
 
-        Hours are those in which the requests were admitted. `start` is rounded down and
-        `end` up to a whole hour.
+        The time of a request is when it was admitted. A bucket at the edge of the period
+        counts only what lies in it.
+
+        Args:
+            tenant: Whose.
+            start: Aware time.
+            end: Aware time, not included.
+            by: Dimensions; `Group.HOUR` and `Group.DAY` are buckets.
+            bucket: Minutes, hours of UTC or days of `zone`.
+            zone: The tenant's time zone.
+            only: Which events count.
+            limit: Most groups.
+            after: Place of the group to go on after.
 
         Raises:
-            InvalidArgument: `end` is not after `start`.
+            InvalidArgument: `end` is not after `start`, the period is too long for its
+                buckets, or `after` is the place of another report's group.
             Unavailable: Disk or database refuse.
         """
-        first, last = _hours(start, end)
-        columns = [_GROUPS[group].label(group.value) for group in dict.fromkeys(by)]
-        sums = [func.sum(usage_hourly.c[name]).label(name) for name in (*COUNTS, "refunded")]
-        query = (
-            select(*columns, *sums)
-            .where(
-                usage_hourly.c.tenant == tenant,
-                usage_hourly.c.hour >= first,
-                usage_hourly.c.hour < last,
+        report = _report(tenant, start, end, by=by, bucket=bucket, zone=zone, only=only)
+        if after and not _fits(after, report):
+            raise InvalidArgument("page belongs to another report.", field="page")
+        await self._flush()
+        rows = await self._rows(report_query(report, limit=limit, after=after))
+        return [_group(row, report) for row in rows if row.requests is not None]
+
+    async def all_groups(
+        self,
+        tenant: str,
+        *,
+        start: datetime,
+        end: datetime,
+        by: Sequence[Group],
+        bucket: Bucket | None = None,
+        zone: ZoneInfo = UTC_ZONE,
+        only: Filters = EVERYTHING,
+        after: Sequence[int | str] = (),
+    ) -> AsyncIterator[Sequence[UsageGroup]]:
+        """Every group of such a report, some thousands at a time, for exports.
+
+        Raises:
+            InvalidArgument: As for `groups`.
+            Unavailable: Disk or database refuse.
+        """
+        while True:
+            page = await self.groups(
+                tenant,
+                start=start,
+                end=end,
+                by=by,
+                bucket=bucket,
+                zone=zone,
+                only=only,
+                limit=_PAGE,
+                after=after,
             )
-            .group_by(*columns)
-            .order_by(*columns)
-        )
-        rows = await self._rows(query)
-        return [_group(row, by) for row in rows if row.requests is not None]
+            yield page
+            if len(page) < _PAGE:
+                return
+            after = page[-1].place
 
     async def events(
         self,
@@ -159,28 +154,33 @@ class UsageReports:
         end: datetime,
         limit: int = 100,
         after: str | None = None,
+        only: Filters = EVERYTHING,
     ) -> Sequence[EventView]:
         """Events admitted in ``[start, end)``, newest first.
 
         Args:
             tenant: Whose.
             start: Aware time.
-            end: Aware time.
+            end: Aware time, not included.
             limit: At most 1000.
             after: Id of the last event of the page before.
+            only: Which events are shown.
 
         Raises:
             InvalidArgument: `end` is not after `start`, or `limit` is out of range.
             Unavailable: Disk or database refuse.
         """
-        if not 1 <= limit <= _MAX_EVENTS:
-            raise InvalidArgument(f"limit must be 1 to {_MAX_EVENTS}.", field="limit")
-        _hours(start, end)
+        if not 1 <= limit <= MAX_EVENTS:
+            raise InvalidArgument(f"limit must be 1 to {MAX_EVENTS}.", field="limit")
+        if end <= start:
+            raise InvalidArgument("end_time must be after start_time.", field="end_time")
+        await self._flush()
         table = usage_events.c
         wanted = [
             table.tenant == tenant,
-            table.started_ms >= int(start.timestamp() * 1000),
-            table.started_ms < int(end.timestamp() * 1000),
+            table.started_ms >= unix_ms(start),
+            table.started_ms < unix_ms(end),
+            *event_filters(only),
         ]
         if after is not None:
             wanted.append(await self._before(tenant, after))
@@ -192,6 +192,17 @@ class UsageReports:
         )
         return [_event(row) for row in await self._rows(query)]
 
+    async def prices(self) -> UnitPrices:
+        """Every price that ever held.
+
+        Raises:
+            Unavailable: The database refuses.
+        """
+        try:
+            return UnitPrices(await PriceRepository(self._engine).versions())
+        except (SQLAlchemyError, OSError) as err:
+            raise _away() from err
+
     async def _before(self, tenant: str, event_id: str) -> ColumnElement[bool]:
         table = usage_events.c
         mark = select(table.started_ms).where(table.tenant == tenant, table.id == event_id)
@@ -199,58 +210,66 @@ class UsageReports:
         if not rows:
             raise InvalidArgument("after names no event.", field="after")
         started = rows[0].started_ms
-        return or_(
-            table.started_ms < started, and_(table.started_ms == started, table.id < event_id)
+        return and_(
+            # Said twice, so that the index is entered at the right place.
+            table.started_ms <= started,
+            or_(table.started_ms < started, table.id < event_id),
         )
 
     async def _rows(self, query: Executable) -> Sequence[Row[tuple[object, ...]]]:
-        await self._flush()
         try:
             async with self._engine.connect() as connection:
                 return (await connection.execute(query)).all()
         except (SQLAlchemyError, OSError) as err:
-            raise Unavailable(
-                "The database can't be reached now.", retry_after=timedelta(seconds=2)
-            ) from err
+            raise _away() from err
 
 
-_GROUPS: dict[Group, ColumnElement[object]] = {
-    Group.HOUR: usage_hourly.c.hour,
-    # Not a parameter: PostgreSQL would take it for another one in GROUP BY.
-    Group.DAY: usage_hourly.c.hour - usage_hourly.c.hour % literal_column("24"),
-    Group.CAPABILITY: usage_hourly.c.capability,
-    Group.MODEL: usage_hourly.c.model,
-}
+def _away() -> Unavailable:
+    return Unavailable("The database can't be reached now.", retry_after=timedelta(seconds=2))
 
 
-def _hours(start: datetime, end: datetime) -> tuple[int, int]:
-    if end <= start:
-        raise InvalidArgument("end_time must be after start_time.", field="end_time")
-    return int(start.timestamp()) // 3600, -(-int(end.timestamp() * 1000) // _MS_PER_HOUR)
-
-
-def _group(row: Row[tuple[object, ...]], by: Sequence[Group]) -> UsageGroup:
-    hour = row.hour if Group.HOUR in by else row.day if Group.DAY in by else None
-    return UsageGroup(
-        start=None if hour is None else datetime.fromtimestamp(hour * 3600, UTC),
-        capability=row.capability if Group.CAPABILITY in by else None,
-        model=row.model if Group.MODEL in by else None,
-        totals=_totals(row, refunded=int(row.refunded)),
+def _report(
+    tenant: str,
+    start: datetime,
+    end: datetime,
+    *,
+    by: Sequence[Group],
+    bucket: Bucket | None,
+    zone: ZoneInfo,
+    only: Filters,
+) -> Report:
+    if bucket is None:
+        bucket = Bucket.HOUR if Group.HOUR in by else Bucket.DAY if Group.DAY in by else None
+    return Report(
+        tenant=tenant,
+        start=start,
+        end=end,
+        by=tuple(group for group in DIMENSIONS if group in by),
+        bucket=bucket,
+        zone=zone,
+        only=only,
     )
 
 
-def _totals(row: Row[tuple[object, ...]], *, refunded: int) -> Totals:
-    # PostgreSQL's SUM(bigint) is a Decimal.
-    counts = {name: int(row._mapping[name]) for name in COUNTS}
-    cost, audio_in = counts.pop("cost_nano"), counts.pop("input_audio_ms")
-    audio_out, inference = counts.pop("output_audio_ms"), counts.pop("inference_ms")
-    return Totals(
-        refunded=refunded,
-        input_audio=timedelta(milliseconds=audio_in),
-        output_audio=timedelta(milliseconds=audio_out),
-        inference_time=timedelta(milliseconds=inference),
-        cost=Decimal(cost) / NANO,
-        **counts,
+def _fits(place: Sequence[int | str], report: Report) -> bool:
+    kinds = [int if name == BUCKET else str for name in report.columns]
+    return [type(part) for part in place] == kinds
+
+
+def _group(row: Row[tuple[object, ...]], report: Report) -> UsageGroup:
+    place: tuple[int | str, ...] = tuple(row._mapping[name] for name in report.columns)
+    named = dict(zip(report.columns, place, strict=True))
+    start = named.pop(BUCKET, None)
+    shown = {group.value: str(named[name]) for group, name in DIMENSIONS.items() if name in named}
+    return UsageGroup(
+        start=None if start is None else moment_of(int(start)),
+        capability=shown.get(Group.CAPABILITY),
+        model=shown.get(Group.MODEL),
+        key=shown.get(Group.KEY),
+        user=shown.get(Group.USER),
+        status=shown.get(Group.STATUS),
+        totals=totals_of(row, refunded=int(row.refunded)),
+        place=place,
     )
 
 
@@ -264,12 +283,12 @@ def _event(row: Row[tuple[object, ...]]) -> EventView:
         engine=row.engine,
         method=row.method,
         request_id=row.request_id,
-        started_at=datetime.fromtimestamp(row.started_ms / 1000, UTC),
-        ended_at=datetime.fromtimestamp(row.ended_ms / 1000, UTC),
+        started_at=moment_of(row.started_ms),
+        ended_at=moment_of(row.ended_ms),
         outcome=row.outcome,
         reason=row.reason,
         estimated=row.estimated,
         reserved=msgspec.json.decode(row.reserved, type=dict[str, int]),
         price_version=row.price_version,
-        totals=_totals(row, refunded=int(row.outcome == REFUNDED)),
+        totals=totals_of(row, refunded=int(row.outcome == REFUNDED)),
     )
