@@ -11,20 +11,22 @@ import structlog
 from atrium_common.domain import Usage
 from atrium_common.errors import NotFound, Unavailable
 from atrium_gateway.auth.principal import Principal
+from atrium_gateway.books import Books, Held
 from atrium_gateway.quota.limits import LimitState, Meter
 from atrium_gateway.quota.measure import reserve_amounts, settle_amounts
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.quota.store import QuotaStore, Unseeded
+from atrium_gateway.sweeper import Sweeper
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.usage.billing import close_record, settle_record
 from atrium_gateway.usage.port import Ledger
 from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import (
-    EXPIRED,
     REFUNDED,
     OpenRecord,
     Outcome,
     Units,
+    UsageEvent,
     units_of,
 )
 from atrium_gateway.usage.split import shares
@@ -32,6 +34,9 @@ from atrium_gateway.usage.split import shares
 __all__ = ["Admission", "LimitState", "Outcome", "Reservation"]
 
 _log = structlog.get_logger(__name__)
+
+_SEEDINGS = 3
+"""Times that counters are seeded for one request: a store may be lost in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +54,6 @@ class Reservation:
     principal: Principal
     lease: timedelta
     limits: tuple[LimitState, ...]
-
-
-class _Open:
-    """A reservation that is not closed yet."""
-
-    __slots__ = ("expires", "lease", "meters", "record")
-
-    def __init__(
-        self, record: OpenRecord, meters: Sequence[Meter], lease: timedelta, expires: float
-    ) -> None:
-        self.record = record
-        self.meters = meters
-        self.lease = lease
-        self.expires = expires
 
 
 class Admission:
@@ -99,13 +90,15 @@ class Admission:
         self._lease = lease
         self._clock = clock
         self._new_id = new_id
-        self._open: dict[str, _Open] = {}
-        self._seeding = asyncio.Lock()
+        self._books = Books(store=store, ledger=ledger, clock=clock)
+        self._closing: dict[str, asyncio.Task[None]] = {}
+        self.sweeper = Sweeper(self._books, prices=prices, clock=clock)
+        """Ends what nobody closes; see `expire`."""
 
     @property
     def open_reservations(self) -> int:
         """Reservations that are neither settled, refunded nor expired."""
-        return len(self._open)
+        return len(self._books.open)
 
     async def admit(
         self,
@@ -139,28 +132,35 @@ class Admission:
         principal.demand_model(model)
         meters = await self._allowed(principal, capability, model)
         amounts = self._bound(meters, model, estimate)
-        reservation_id = self._new_id()
-        held = lease or self._lease
-        limits = await self._reserve(principal.tenant, reservation_id, meters, amounts, held)
-        now = self._clock()
+        span = lease or self._lease
         record = OpenRecord(
-            reservation_id,
+            self._new_id(),
             principal.tenant,
             principal.subject,
             capability,
             model,
             method,
             request_id,
-            int(now * 1000),
+            self._now_ms(),
             units_of(estimate),
             principal.key_id,
         )
-        self._open[reservation_id] = _Open(record, meters, held, now + held.total_seconds())
+        held = Held(record, tuple(meters), amounts, span.total_seconds())
+        limits = await self._reserve(held, span)
+        held.expires = self._clock() + held.lease
+        self._books.open[record.id] = held
         self._ledger.open(record)
-        return Reservation(reservation_id, principal, held, limits)
+        return Reservation(record.id, principal, span, limits)
 
-    async def renew(self, reservation_id: str, estimate: Usage | None = None) -> timedelta:
+    async def renew(
+        self, reservation_id: str, estimate: Usage | None = None, *, tenant: str = ""
+    ) -> timedelta:
         """Prolongs a lease, and grows the reservation to a new total if given.
+
+        Args:
+            reservation_id: The reservation.
+            estimate: Upper bound in total; leaves the reservation's alone if not given.
+            tenant: Whose it is, where another process may have made it.
 
         Returns:
             The time until the lease passes again.
@@ -168,21 +168,24 @@ class Admission:
         Raises:
             QuotaExceeded: The growth does not fit; the reservation is as it was.
             NotFound: The reservation is closed.
+            Unavailable: The store is away.
         """
-        entry = self._open.get(reservation_id)
-        if entry is None:
+        known = self._books.open.get(reservation_id)
+        held = known or await self._elsewhere(reservation_id, tenant)
+        if held is None:
             raise NotFound("The reservation is closed or its lease has passed.")
-        amounts = (
-            None if estimate is None else self._bound(entry.meters, entry.record.model, estimate)
-        )
-        await self._store.renew(
-            entry.record.tenant, reservation_id, entry.meters, amounts, lease=entry.lease
-        )
-        entry.expires = self._clock() + entry.lease.total_seconds()
+        grown, amounts = held, None
         if estimate is not None:
-            entry.record = msgspec.structs.replace(entry.record, reserved=units_of(estimate))
-            self._ledger.open(entry.record)
-        return entry.lease
+            amounts = self._bound(held.meters, held.record.model, estimate)
+            record = msgspec.structs.replace(held.record, reserved=units_of(estimate))
+            most = [max(pair) for pair in zip(held.amounts, amounts, strict=True)]
+            grown = msgspec.structs.replace(held, record=record, amounts=most)
+        await self._books.renew(grown, amounts)
+        held.expires = self._clock() + held.lease
+        if estimate is not None and reservation_id in self._books.open:
+            held.record, held.amounts = grown.record, grown.amounts
+            self._ledger.open(held.record)
+        return timedelta(seconds=held.lease)
 
     async def settle(
         self,
@@ -190,11 +193,13 @@ class Admission:
         usage: Usage,
         outcome: Outcome,
         by_model: Sequence[Usage] = (),
+        *,
+        tenant: str = "",
     ) -> None:
         """Replaces the reservation by what was consumed; returns when that is on disk.
 
         What exceeds the reservation is recorded and counted truthfully. Closing again
-        changes nothing.
+        changes nothing. A caller that is cancelled does not stop it.
 
         Args:
             reservation_id: The reservation.
@@ -202,48 +207,45 @@ class Admission:
             outcome: How the work ended.
             by_model: The same by model, if several did it: each gets an event of its own,
                 at its own price. Where it does not add up to `usage`, it is ignored.
+            tenant: Whose it is, where another process may have made it.
 
         Raises:
             NotFound: There never was such a reservation.
-            Unavailable: The disk can't be written; the record is kept and tried again.
+            Unavailable: The disk can't be written, the record is kept and tried again; or
+                another process made it and the store is away.
         """
-        entry = self._open.pop(reservation_id, None)
-        if entry is None:
-            await self._closed_before(reservation_id)
+        held = await self._take(reservation_id, tenant)
+        if held is None:
             return
-        parts = shares(usage, by_model, model=entry.record.model)
+        parts = shares(usage, by_model, model=held.record.model)
         if parts is None:
-            _log.error("usage_by_model_ignored", request_id=entry.record.request_id)
+            _log.error("usage_by_model_ignored", request_id=held.record.request_id)
             parts = [usage]
         events = settle_record(
-            entry.record, parts, outcome, ended_ms=self._now_ms(), prices=self._prices
+            held.record, parts, outcome, ended_ms=self._now_ms(), prices=self._prices
         )
-        # The record is queued before anything can be awaited: from here on a cancelled
-        # caller can't lose it.
-        written = self._ledger.close(events)
         consumed = settle_amounts(
-            entry.meters, usage, lambda: sum(event.cost_nano for event in events)
+            held.meters, usage, lambda: sum(event.cost_nano for event in events)
         )
-        await self._store.settle(entry.record.tenant, reservation_id, consumed)
-        await written
+        await self._close(held, events, consumed)
 
-    async def refund(self, reservation_id: str, reason: str) -> None:
+    async def refund(self, reservation_id: str, reason: str, *, tenant: str = "") -> None:
         """Gives the whole reservation back; recorded, charged nothing. Idempotent.
 
         Args:
             reservation_id: The reservation.
             reason: Why, as a reason of the error tree.
+            tenant: Whose it is, where another process may have made it.
 
         Raises:
             NotFound: There never was such a reservation.
-            Unavailable: The disk can't be written; the record is kept and tried again.
+            Unavailable: As `settle`.
         """
-        entry = self._open.pop(reservation_id, None)
-        if entry is None:
-            await self._closed_before(reservation_id)
+        held = await self._take(reservation_id, tenant)
+        if held is None:
             return
         event = close_record(
-            entry.record,
+            held.record,
             Units(),
             REFUNDED,
             ended_ms=self._now_ms(),
@@ -251,9 +253,7 @@ class Admission:
             reason=reason,
             requests=0,
         )
-        written = self._ledger.close([event])
-        await self._store.settle(entry.record.tenant, reservation_id, [0] * len(entry.meters))
-        await written
+        await self._close(held, [event], [0] * len(held.meters))
 
     async def expire(self) -> int:
         """Closes reservations whose lease has passed, charged as reserved, estimated.
@@ -261,26 +261,12 @@ class Admission:
         Returns:
             How many were closed.
         """
-        now = self._clock()
-        late = [key for key, entry in self._open.items() if entry.expires <= now]
-        for reservation_id in late:
-            entry = self._open.pop(reservation_id)
-            event = close_record(
-                entry.record,
-                entry.record.reserved,
-                EXPIRED,
-                ended_ms=self._now_ms(),
-                prices=self._prices,
-                estimated=True,
-                reason="LEASE_EXPIRED",
-            )
-            written = self._ledger.close([event])
-            await self._store.claim(entry.record.tenant, reservation_id)
-            await written
-            _log.warning(
-                "reservation_expired", request_id=entry.record.request_id, id=reservation_id
-            )
-        return len(late)
+        return await self.sweeper.sweep()
+
+    async def drain(self) -> None:
+        """Waits until what is being closed is on disk; called at shutdown."""
+        while self._closing:
+            await asyncio.wait(tuple(self._closing.values()))
 
     async def _allowed(self, principal: Principal, capability: str, model: str) -> Sequence[Meter]:
         """The meters to reserve on, once nothing but a limit can refuse any more."""
@@ -290,23 +276,69 @@ class Admission:
             raise Unavailable("Usage can't be recorded now.", retry_after=timedelta(seconds=2))
         return self._policy.meters(tenant, principal, capability, model)
 
-    async def _reserve(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        lease: timedelta,
-    ) -> tuple[LimitState, ...]:
+    async def _reserve(self, held: Held, lease: timedelta) -> tuple[LimitState, ...]:
         """Reserves, once the counters that need it know what the ledger knows."""
-        try:
-            return await self._store.reserve(tenant, reservation_id, meters, amounts, lease=lease)
-        except Unseeded as err:
-            async with self._seeding:
-                for meter in err.meters:
-                    used = await self._ledger.consumed(tenant, meter)
-                    await self._store.seed(tenant, meter, used)
-        return await self._store.reserve(tenant, reservation_id, meters, amounts, lease=lease)
+        tenant, reservation_id = held.record.tenant, held.record.id
+        note = self._books.note(held)
+        for _ in range(_SEEDINGS):
+            try:
+                return await self._store.reserve(
+                    tenant, reservation_id, held.meters, held.amounts, lease=lease, note=note
+                )
+            except Unseeded as err:
+                await self._books.seed(tenant, err.meters)
+        raise Unavailable("Limits can't be counted now.", retry_after=timedelta(seconds=1))
+
+    async def _close(
+        self, held: Held, events: Sequence[UsageEvent], amounts: Sequence[int]
+    ) -> None:
+        """Closes a reservation apart from its caller, who may be cancelled."""
+        reservation_id = held.record.id
+        task = asyncio.ensure_future(self._books.close(held, events, amounts))
+        self._closing[reservation_id] = task
+        task.add_done_callback(lambda _: self._closing.pop(reservation_id, None))
+        await asyncio.shield(task)
+
+    async def _take(self, reservation_id: str, tenant: str) -> Held | None:
+        """Takes a reservation to close it; ``None`` if it is closed already.
+
+        Raises:
+            NotFound: There never was one.
+        """
+        held = self._books.open.pop(reservation_id, None)
+        if held is not None:
+            return held
+        closing = self._closing.get(reservation_id)
+        if closing is not None:
+            await asyncio.shield(closing)
+            return None
+        return await self._elsewhere(reservation_id, tenant, closed=True)
+
+    async def _elsewhere(
+        self, reservation_id: str, tenant: str, *, closed: bool = False
+    ) -> Held | None:
+        """A reservation that another process made; ``None`` if it is closed.
+
+        Args:
+            reservation_id: The reservation.
+            tenant: Whose it is; ``""`` where that is not known.
+            closed: It must have been one: makes sure that its end is on disk.
+
+        Raises:
+            NotFound: `closed`, and there never was one.
+        """
+        if tenant and self._store.shared:
+            found = await self._store.find(tenant, reservation_id)
+            if found is not None and found.left is not None:
+                return self._books.read(found.note)
+            if found is not None:
+                await self._books.closed(found.note)
+                return None
+        if closed:
+            await self._ledger.synced()
+            if not await self._ledger.knows(reservation_id):
+                raise NotFound("There is no such reservation.")
+        return None
 
     def _bound(self, meters: Sequence[Meter], model: str, estimate: Usage) -> list[int]:
         return reserve_amounts(
@@ -314,11 +346,6 @@ class Admission:
             estimate,
             lambda: self._prices.at(self._now_ms()).cost(model, units_of(estimate))[0],
         )
-
-    async def _closed_before(self, reservation_id: str) -> None:
-        await self._ledger.synced()
-        if not await self._ledger.knows(reservation_id):
-            raise NotFound("There is no such reservation.")
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -19,6 +19,9 @@ _FOREVER: Final = int(NEVER.timestamp()) * _SECOND
 DROPS: Final = 60_000
 """Parts of a unit in a minute's bucket: with as many milliseconds, a limit of n drains n of
 them in each, so that no division is needed and every store counts alike."""
+MOST_HOLES: Final = 256
+"""Returns that a bucket remembers; what it forgets counts as drained, so that others may get
+less back, never more."""
 
 
 def window_bounds(window: Window, now: int, time_zone: str = UTC_ZONE) -> tuple[int, int]:
@@ -129,9 +132,10 @@ class BucketCounter(_Amounts):
     forbids. All numbers are whole; see `DROPS`.
     """
 
-    __slots__ = ("_level", "_limit", "_poured", "_seen")
+    __slots__ = ("_holes", "_level", "_limit", "_poured", "_seen")
 
     def __init__(self, now: int) -> None:
+        self._holes: list[tuple[int, int]] = []  # where something was given back, and how much
         self._level = 0
         self._poured = 0
         self._limit = 0
@@ -158,9 +162,21 @@ class BucketCounter(_Amounts):
         if drops > 0:
             self._poured += drops
         else:
-            drained = max(mark, self._poured - self._level)
-            drops = max(drops, min(0, drained - mark - amount * DROPS))
+            end = mark + amount * DROPS
+            drops = -min(-drops, max(0, end - max(mark, self._front())))
+            if drops:
+                self._holes.append((end + drops, -drops))
+                self._holes.sort()
+                del self._holes[:-MOST_HOLES]
         self._level += drops
+
+    def _front(self) -> int:
+        """What was poured in before this place has drained or was given back."""
+        gone = sum(length for _, length in self._holes)
+        front = self._poured - self._level - gone
+        while self._holes and self._holes[0][0] <= front:
+            front += self._holes.pop(0)[1]
+        return front
 
     def _drain(self, now: int) -> None:
         if now > self._seen:  # a clock that was set back drains nothing

@@ -12,7 +12,7 @@ from atrium_common.errors import NotFound
 from atrium_gateway.quota.counters import Counter, make_counter
 from atrium_gateway.quota.limits import LEDGERED, LimitState, Meter
 from atrium_gateway.quota.pieces import Piece, growth, spread
-from atrium_gateway.quota.store import Unseeded
+from atrium_gateway.quota.store import Found, Unseeded
 from atrium_gateway.quota.verdict import Reading, fits_all, refusal, states
 
 
@@ -39,6 +39,16 @@ class InProcessQuotaStore:
         self._counters: dict[str, Counter] = {}
         self._held: dict[str, _Held] = {}
 
+    @property
+    def shared(self) -> bool:
+        return False
+
+    async def generation(self) -> int:
+        return 0
+
+    async def tenants(self) -> Sequence[str]:
+        return sorted({held.tenant for held in self._held.values()})
+
     async def seed(self, tenant: str, meter: Meter, used: int) -> None:
         if meter.key not in self._counters:
             self._counters[meter.key] = make_counter(
@@ -61,13 +71,33 @@ class InProcessQuotaStore:
         now = self._now()
         counters = [self._counter(meter, now) for meter in meters]
         readings = self._readings(meters, counters, amounts, now)
-        expires = now + int(lease.total_seconds() * 1000)
+        expires = _end(now, lease)
         pieces = [
             Piece(index, counter.take(reservation_id, amount, expires=expires), amount)
             for index, (counter, amount) in enumerate(zip(counters, amounts, strict=True))
         ]
         self._held[reservation_id] = _Held(tenant, note, meters, counters, pieces, expires)
         return states(meters, readings, amounts)
+
+    async def restore(
+        self,
+        tenant: str,
+        reservation_id: str,
+        meters: Sequence[Meter],
+        amounts: Sequence[int],
+        *,
+        lease: timedelta,
+        note: bytes = b"",
+    ) -> None:
+        """A process that ends loses this store and its reservations together."""
+
+    async def book(
+        self, tenant: str, reservation_id: str, meters: Sequence[Meter], amounts: Sequence[int]
+    ) -> None:
+        """This store is never away."""
+
+    async def tend(self) -> None:
+        """Nothing is left over."""
 
     async def renew(
         self,
@@ -83,7 +113,7 @@ class InProcessQuotaStore:
         held = self._held.get(reservation_id)
         if held is None or held.expires <= now:
             raise NotFound("The reservation is closed or its lease has passed.")
-        expires = now + int(lease.total_seconds() * 1000)
+        expires = _end(now, lease)
         if amounts is not None:
             more = growth(held.pieces, amounts)
             self._readings(held.meters, held.counters, more, now)
@@ -97,7 +127,9 @@ class InProcessQuotaStore:
         for counter in held.counters:
             counter.keep(reservation_id, expires)
 
-    async def settle(self, tenant: str, reservation_id: str, amounts: Sequence[int]) -> bool:
+    async def settle(
+        self, tenant: str, reservation_id: str, amounts: Sequence[int], *, note: bytes = b""
+    ) -> bool:
         held = self._held.pop(reservation_id, None)
         if held is None:
             return False
@@ -107,6 +139,17 @@ class InProcessQuotaStore:
         for counter in held.counters:
             counter.release(reservation_id)
         return True
+
+    async def void(self, tenant: str, reservation_id: str) -> None:
+        held = self._held.get(reservation_id)
+        if held is not None:
+            await self.settle(tenant, reservation_id, [0] * len(held.meters))
+
+    async def find(self, tenant: str, reservation_id: str) -> Found | None:
+        held = self._held.get(reservation_id)
+        if held is None:
+            return None
+        return Found(held.note, timedelta(milliseconds=max(held.expires - self._now(), 0)))
 
     async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
         held = self._held.get(reservation_id)
@@ -151,3 +194,7 @@ class InProcessQuotaStore:
         if not fits_all(meters, readings, amounts):
             raise refusal(meters, readings, amounts, now=now)
         return readings
+
+
+def _end(now: int, lease: timedelta) -> int:
+    return now + int(lease.total_seconds() * 1000)

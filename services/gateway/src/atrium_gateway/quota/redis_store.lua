@@ -2,20 +2,28 @@
 -- `redis_store.py` calls it; counters.py counts the same way in one process, and both pass
 -- the same tests. Times are Unix milliseconds; numbers are whole and under 2^53.
 --
---   KEYS[1]   the reservation: a hash  x expires, p pieces (packed), k counter keys, n note
+--   KEYS[1]   the reservation: a hash  x expires, p pieces (packed), k counter keys, n note;
+--             once it is closed, for a while, only  d the note that it was settled with
 --   KEYS[2]   the tenant's leases: a sorted set of reservation ids by expiry
 --   KEYS[3..] the counters, one for each meter
 --   ARGV[1]   operation; ARGV[2] now, or "" for the server's clock; ARGV[3] reservation id
 --
 -- A counter is, by its kind,
---   c  calendar: a hash  s start of the window, u used
---   b  bucket:   a hash  l level, p poured in all, r rate, t seen at, e epoch (in drops)
+--   c  calendar: a hash  s start of the window, u used; without s it must be seeded, and u is
+--                what reservations that were restored before that hold
+--   b  bucket:   a hash  l level, p poured in all, r rate, t seen at, e epoch (in drops),
+--                h holes: where something was given back, and how much (packed)
 --   s  slots:    a sorted set of reservation ids by expiry
 
 local DROPS = 60000
 local FOREVER = 253370764800000
 local DAY = 86400000
 local SLOT_RETRY = 1000
+local MOST_HOLES = 256
+-- How long it is remembered that a reservation is closed. A settlement is in the database
+-- long before; a claim must be known when the process that made the reservation is back.
+local SETTLED = 120000
+local CLAIMED = DAY
 
 local operation, id = ARGV[1], ARGV[3]
 local now = tonumber(ARGV[2])
@@ -47,9 +55,20 @@ end
 local function keep_bucket(key, b)
   redis.call('HSET', key, 'l', whole(b.level), 'p', whole(b.poured), 'r', whole(b.rate),
     't', whole(b.seen), 'e', whole(b.epoch))
+  if b.holes then redis.call('HSET', key, 'h', cmsgpack.pack(b.holes)) end
   if b.rate > 0 then
     redis.call('PEXPIRE', key, whole(math.ceil(b.level / b.rate) + DAY))
   end
+end
+
+-- What was poured in before this place has drained or was given back.
+local function front(key, b)
+  local packed = redis.call('HGET', key, 'h')
+  b.holes = packed and cmsgpack.unpack(packed) or {}
+  local place = b.poured - b.level
+  for _, hole in ipairs(b.holes) do place = place - hole[2] end
+  while b.holes[1] and b.holes[1][1] <= place do place = place + table.remove(b.holes, 1)[2] end
+  return place
 end
 
 local function drained_at(drops, rate)
@@ -76,13 +95,13 @@ end
 -- Takes an amount; returns where: a mark, and a bucket's epoch.
 local function take(meter, amount, expires)
   if meter.kind == 'c' then
-    local v = numbers(meter.key, 's', 'u')
-    if v[1] < meter.start then
+    local start = numbers(meter.key, 's')[1]
+    if start and start < meter.start then
       redis.call('HSET', meter.key, 's', whole(meter.start), 'u', '0')
     end
     redis.call('HINCRBY', meter.key, 'u', whole(amount))
     if meter.ends < FOREVER then redis.call('PEXPIRE', meter.key, whole(meter.ends - now + DAY)) end
-    return math.max(v[1], meter.start), 0
+    return math.max(start or 0, meter.start), 0
   elseif meter.kind == 'b' then
     local b = bucket(meter.key)
     local mark = b.poured
@@ -103,7 +122,10 @@ end
 local function adjust(key, piece, delta)
   local kind, mark, amount, epoch = piece[2], piece[3], piece[4], piece[5]
   if kind == 'c' then
-    if numbers(key, 's')[1] == mark then redis.call('HINCRBY', key, 'u', whole(delta)) end
+    local start = numbers(key, 's')[1]
+    if start == mark or (not start and redis.call('EXISTS', key) == 1) then
+      redis.call('HINCRBY', key, 'u', whole(delta))
+    end
   elseif kind == 'b' then
     local b = bucket(key)
     local drops = delta * DROPS
@@ -112,8 +134,13 @@ local function adjust(key, piece, delta)
     elseif b.epoch ~= epoch then
       return
     else
-      local drained = math.max(mark, b.poured - b.level)
-      drops = math.max(drops, math.min(0, drained - mark - amount * DROPS))
+      local ends = mark + amount * DROPS
+      drops = -math.min(-drops, math.max(0, ends - math.max(mark, front(key, b))))
+      if drops < 0 then
+        b.holes[#b.holes + 1] = {ends + drops, -drops}
+        table.sort(b.holes, function(x, y) return x[1] < y[1] end)
+        while #b.holes > MOST_HOLES do table.remove(b.holes, 1) end
+      end
     end
     b.level = b.level + drops
     keep_bucket(key, b)
@@ -128,13 +155,34 @@ local function keys_of()
   return found
 end
 
--- Ends a reservation: its slots are free, its lease is gone.
-local function close(keys)
+-- Ends a reservation: its slots are free, its lease is gone, its end is known for a while.
+local function close(keys, note, known)
   for _, piece in ipairs(pieces_of()) do
     if piece[2] == 's' then redis.call('ZREM', keys[piece[1]], id) end
   end
   redis.call('DEL', KEYS[1])
   redis.call('ZREM', KEYS[2], id)
+  redis.call('HSET', KEYS[1], 'd', note)
+  redis.call('PEXPIRE', KEYS[1], known)
+end
+
+-- Keeps the lease: a day after it has passed, even a reservation that nobody claims is gone.
+local function hold(expires)
+  redis.call('PEXPIRE', KEYS[1], whole(expires - now + DAY))
+  redis.call('ZADD', KEYS[2], whole(expires), id)
+  redis.call('PEXPIRE', KEYS[2], whole(math.max(expires - now + DAY, redis.call('PTTL', KEYS[2]))))
+end
+
+-- Replaces what each piece took by its part of what was consumed.
+local function spread(pieces, keys, left)
+  local last = {}
+  for number, piece in ipairs(pieces) do last[piece[1]] = number end
+  for number, piece in ipairs(pieces) do
+    local part = left[piece[1]] or 0
+    if last[piece[1]] ~= number then part = math.min(part, piece[4]) end
+    if left[piece[1]] then left[piece[1]] = left[piece[1]] - part end
+    if part ~= piece[4] then adjust(keys[piece[1]], piece, part - piece[4]) end
+  end
 end
 
 -- The meters that follow ARGV[at]: kind, limit, amount, start and end of the window.
@@ -150,7 +198,7 @@ local function meters_from(at)
 end
 
 -- Reads all meters. Returns an answer that ends the operation, or nothing, and the readings.
-local function judge(meters, amounts)
+local function judge(meters, amounts, forced)
   local readings, unseeded, refused = {}, {'unseeded', whole(now)}, false
   for i, meter in ipairs(meters) do
     if meter.kind == 'c' and not (meter.start <= now and now < meter.ends) then
@@ -164,15 +212,17 @@ local function judge(meters, amounts)
       for _, value in ipairs(reading) do readings[#readings + 1] = whole(value) end
     end
   end
+  if forced then return nil, readings end
   if #unseeded > 2 then return unseeded end
   if refused then return {'refused', whole(now), unpack(readings)} end
   return nil, readings
 end
 
-if operation == 'reserve' then
+if operation == 'reserve' or operation == 'restore' then
   -- lease, note, then the meters
+  if redis.call('EXISTS', KEYS[1]) == 1 then return {'gone', whole(now)} end
   local meters, amounts = meters_from(6)
-  local answer, readings = judge(meters, amounts)
+  local answer, readings = judge(meters, amounts, operation == 'restore')
   if answer then return answer end
   local expires, pieces, keys = now + tonumber(ARGV[4]), {}, {}
   for i, meter in ipairs(meters) do
@@ -182,7 +232,7 @@ if operation == 'reserve' then
   end
   redis.call('HSET', KEYS[1], 'x', whole(expires), 'p', cmsgpack.pack(pieces),
     'k', table.concat(keys, '\n'), 'n', ARGV[5])
-  redis.call('ZADD', KEYS[2], whole(expires), id)
+  hold(expires)
   return {'held', whole(now), unpack(readings)}
 end
 
@@ -215,34 +265,74 @@ if operation == 'renew' then
   end
   redis.call('HSET', KEYS[1], 'x', whole(expires), 'p', cmsgpack.pack(pieces))
   if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'n', ARGV[5]) end
-  redis.call('ZADD', KEYS[2], whole(expires), id)
+  hold(expires)
   return {'held', whole(now)}
 end
 
 if operation == 'settle' then
-  -- the amounts that were consumed, by meter
+  -- a note of its end, then the amounts that were consumed, by meter
   if not expires then return {'gone', whole(now)} end
-  local pieces, keys = pieces_of(), keys_of()
-  local last = {}
-  for number, piece in ipairs(pieces) do last[piece[1]] = number end
-  local left = {}
-  for i = 4, #ARGV do left[#left + 1] = tonumber(ARGV[i]) end
-  for number, piece in ipairs(pieces) do
-    local part = left[piece[1]]
-    if last[piece[1]] ~= number then part = math.min(part, piece[4]) end
-    left[piece[1]] = left[piece[1]] - part
-    if part ~= piece[4] then adjust(keys[piece[1]], piece, part - piece[4]) end
-  end
-  close(keys)
+  local keys, left = keys_of(), {}
+  for i = 5, #ARGV do left[#left + 1] = tonumber(ARGV[i]) end
+  spread(pieces_of(), keys, left)
+  close(keys, ARGV[4], SETTLED)
   return {'settled', whole(now)}
+end
+
+if operation == 'void' then
+  -- gives all back; if the reservation comes only after this, it is refused
+  if expires then
+    local keys = keys_of()
+    spread(pieces_of(), keys, {})
+    close(keys, '', SETTLED)
+  else
+    redis.call('HSETNX', KEYS[1], 'd', '')
+    redis.call('PEXPIRE', KEYS[1], SETTLED)
+  end
+  return {'settled', whole(now)}
+end
+
+if operation == 'book' then
+  -- a lease that is not looked at, a note, then the meters: what was consumed while this store
+  -- was away. Counters that the ledger will fill are left alone: it knows of this.
+  if redis.call('HGET', KEYS[1], 'd') == 'booked' then return {'gone', whole(now)} end
+  local meters, amounts = meters_from(6)
+  local moved = judge(meters, amounts, true)
+  if moved then return moved end
+  if expires then
+    local keys = keys_of()
+    spread(pieces_of(), keys, amounts)
+    close(keys, 'booked', SETTLED)
+    return {'settled', whole(now)}
+  end
+  for i, meter in ipairs(meters) do
+    if meter.kind == 'b' or (meter.kind == 'c' and numbers(meter.key, 's')[1]) then
+      take(meter, amounts[i], now)
+    end
+  end
+  redis.call('HSET', KEYS[1], 'd', 'booked')
+  redis.call('PEXPIRE', KEYS[1], CLAIMED)
+  return {'settled', whole(now)}
+end
+
+if operation == 'find' then
+  if expires then
+    return {'open', whole(now), redis.call('HGET', KEYS[1], 'n'), whole(math.max(0, expires - now))}
+  end
+  local note = redis.call('HGET', KEYS[1], 'd')
+  if note then return {'closed', whole(now), note} end
+  return {'gone', whole(now)}
 end
 
 if operation == 'claim' then
   -- ends a reservation whose lease has passed; what it reserved stays consumed
-  if not expires then return {'gone', whole(now)} end
+  if not expires then
+    redis.call('ZREM', KEYS[2], id)
+    return {'gone', whole(now)}
+  end
   if expires > now then return {'held', whole(now)} end
   local note = redis.call('HGET', KEYS[1], 'n')
-  close(keys_of())
+  close(keys_of(), '', CLAIMED)
   return {'claimed', whole(now), note}
 end
 

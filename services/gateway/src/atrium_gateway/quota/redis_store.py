@@ -4,33 +4,31 @@ Every key of a tenant has the tenant as its hash tag, so that a cluster keeps th
 place. The script counts as `counters.py` does; both pass the same tests.
 """
 
-import asyncio
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from importlib.resources import files
 from typing import Final, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
 
 from atrium_common.errors import NotFound, Unavailable
 from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import LEDGERED, LimitState, Meter, Window
-from atrium_gateway.quota.store import Unseeded
+from atrium_gateway.quota.redis_calls import Answer, Argument, RedisCalls, store_away
+from atrium_gateway.quota.store import Found, Unseeded
 from atrium_gateway.quota.verdict import Reading, refusal, states
 
-_SCRIPT: Final = files(__package__).joinpath("redis_store.lua").read_text(encoding="utf-8")
-_DIGEST: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _TRIES: Final = 3
 """Calls until the server's clock and the windows that it was told agree."""
 _RETRY: Final = timedelta(seconds=1)
 _LAPSED_AT_ONCE: Final = 100
+_TENANTS_AT_ONCE: Final = 200
+_IDLE_AT_ONCE: Final = 5
+_NAMED_SECONDS: Final = 30.0
+"""A tenant is named this often for those who look for lapsed reservations."""
+_FORGET_SECONDS: Final = 3 * _NAMED_SECONDS
+_NAMES_KEPT: Final = 10_000
 _KINDS: Final = {Window.MINUTE: "b", Window.CONCURRENT: "s"}
-
-Answer = list[bytes]
-Argument = str | int | bytes
 
 
 class RedisQuotaStore:
@@ -51,22 +49,23 @@ class RedisQuotaStore:
         timeout: timedelta = timedelta(milliseconds=50),
         clock: Callable[[], float] | None = None,
     ) -> None:
+        self._calls = RedisCalls(redis, timeout=timeout)
         self._redis = redis
         self._prefix = prefix
-        self._timeout = timeout.total_seconds()
         self._clock = clock
+        self._named: dict[str, float] = {}
         self._ahead = 0
         """How far the server's clock was ahead of ours when it last said, milliseconds."""
 
     async def seed(self, tenant: str, meter: Meter, used: int) -> None:
         start, _ = window_bounds(meter.window, self._now(), meter.time_zone)
         script = (
-            "if redis.call('EXISTS', KEYS[1]) == 0 then"
-            " redis.call('HSET', KEYS[1], 's', ARGV[1], 'u', ARGV[2]) end return {}"
+            "if redis.call('HEXISTS', KEYS[1], 's') == 0 then"
+            " redis.call('HSET', KEYS[1], 's', ARGV[1])"
+            " redis.call('HINCRBY', KEYS[1], 'u', ARGV[2]) end return {}"
         )
-        await self._answered(
-            self._redis.eval(script, 1, self._key(tenant, meter.key), str(start), str(used))
-        )
+        key = self._key(tenant, meter.key)
+        await self._calls.answered(lambda: self._redis.eval(script, 1, key, str(start), str(used)))
 
     async def reserve(
         self,
@@ -78,9 +77,26 @@ class RedisQuotaStore:
         lease: timedelta,
         note: bytes = b"",
     ) -> tuple[LimitState, ...]:
+        await self._name(tenant)
         before = (_milliseconds(lease), note)
         answer = await self._judged("reserve", tenant, reservation_id, before, meters, amounts)
+        if answer[0] == b"gone":
+            raise store_away()  # given back already: nobody waits for this answer any more
         return states(meters, _readings(answer), amounts)
+
+    async def restore(
+        self,
+        tenant: str,
+        reservation_id: str,
+        meters: Sequence[Meter],
+        amounts: Sequence[int],
+        *,
+        lease: timedelta,
+        note: bytes = b"",
+    ) -> None:
+        await self._name(tenant)
+        before = (_milliseconds(lease), note)
+        await self._judged("restore", tenant, reservation_id, before, meters, amounts)
 
     async def renew(
         self,
@@ -99,20 +115,84 @@ class RedisQuotaStore:
         if answer[0] == b"gone":
             raise NotFound("The reservation is closed or its lease has passed.")
 
-    async def settle(self, tenant: str, reservation_id: str, amounts: Sequence[int]) -> bool:
-        answer = await self._call("settle", tenant, reservation_id, amounts)
+    async def book(
+        self, tenant: str, reservation_id: str, meters: Sequence[Meter], amounts: Sequence[int]
+    ) -> None:
+        await self._judged("book", tenant, reservation_id, (0, b""), meters, amounts)
+
+    async def tend(self) -> None:
+        """Nothing is left over."""
+
+    async def settle(
+        self, tenant: str, reservation_id: str, amounts: Sequence[int], *, note: bytes = b""
+    ) -> bool:
+        answer = await self._call("settle", tenant, reservation_id, (note, *amounts))
         return answer[0] == b"settled"
+
+    async def void(self, tenant: str, reservation_id: str) -> None:
+        await self._call("void", tenant, reservation_id, ())
+
+    async def find(self, tenant: str, reservation_id: str) -> Found | None:
+        answer = await self._call("find", tenant, reservation_id, ())
+        if answer[0] == b"gone":
+            return None
+        left = timedelta(milliseconds=int(answer[3])) if answer[0] == b"open" else None
+        return Found(answer[2], left)
 
     async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
         answer = await self._call("claim", tenant, reservation_id, ())
         return answer[2] if answer[0] == b"claimed" else None
 
     async def lapsed(self, tenant: str) -> Sequence[str]:
-        found = self._redis.zrangebyscore(
-            self._key(tenant, "leases"), "-inf", self._now(), start=0, num=_LAPSED_AT_ONCE
+        key, now = self._key(tenant, "leases"), self._now()
+        ids = await self._calls.answered(
+            lambda: self._redis.zrangebyscore(key, "-inf", now, start=0, num=_LAPSED_AT_ONCE)
         )
-        ids = cast("list[bytes]", await self._answered(found))
-        return [reservation_id.decode() for reservation_id in ids]
+        return [reservation_id.decode() for reservation_id in cast("list[bytes]", ids)]
+
+    @property
+    def shared(self) -> bool:
+        return True
+
+    async def generation(self) -> int:
+        key, now = f"{self._prefix}:generation", self._now()
+        found = await self._calls.answered(lambda: self._redis.set(key, now, nx=True, get=True))
+        return now if found is None else int(found)
+
+    async def tenants(self) -> Sequence[str]:
+        known, key = self._calls, self._tenants
+        before = time.time() - _FORGET_SECONDS
+        idle = await known.answered(
+            lambda: self._redis.zrangebyscore(key, "-inf", before, start=0, num=_IDLE_AT_ONCE)
+        )
+        for name in cast("list[bytes]", idle):
+            await self._forget_idle(name)
+        some = await known.answered(lambda: self._redis.zrandmember(key, _TENANTS_AT_ONCE))
+        return [name.decode() for name in cast("list[bytes]", some)]
+
+    async def _forget_idle(self, name: bytes) -> None:
+        """Forgets a tenant that is named no more, if it has no lease."""
+        leases = self._key(name.decode(), "leases")
+        if not await self._calls.answered(lambda: self._redis.exists(leases)):
+            await self._calls.answered(lambda: self._redis.zrem(self._tenants, name))
+
+    @property
+    def _tenants(self) -> str:
+        return f"{self._prefix}:tenants"
+
+    async def _name(self, tenant: str) -> None:
+        """Names a tenant for `tenants`, now and then."""
+        now = time.time()
+        if now < self._named.get(tenant, 0.0):
+            return
+        if len(self._named) > _NAMES_KEPT:
+            self._named.clear()
+        self._named[tenant] = now + _NAMED_SECONDS
+        try:
+            await self._calls.answered(lambda: self._redis.zadd(self._tenants, {tenant: now}))
+        except BaseException:
+            self._named.pop(tenant, None)
+            raise
 
     async def _judged(
         self,
@@ -150,29 +230,8 @@ class RedisQuotaStore:
         keys: Sequence[str] = (),
     ) -> Answer:
         told = "" if self._clock is None else self._now()
-        everything = (
-            *(self._key(tenant, f"held:{reservation_id}"), self._key(tenant, "leases"), *keys),
-            *(operation, told, reservation_id, *arguments),
-        )
-        count = 2 + len(keys)
-        try:
-            found = await self._answered(self._redis.evalsha(_DIGEST, count, *everything))
-        except NoScriptError:  # the server was restarted, or another one took over
-            found = await self._answered(self._redis.eval(_SCRIPT, count, *everything))
-        return cast("Answer", found)
-
-    async def _answered(self, call: object) -> object:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await call  # type: ignore[misc]
-        except NoScriptError:
-            raise
-        except (RedisError, TimeoutError, OSError) as err:
-            raise Unavailable(
-                "The quota store can't be reached now.",
-                reason="QUOTA_STORE_AWAY",
-                retry_after=_RETRY,
-            ) from err
+        every = (self._key(tenant, f"held:{reservation_id}"), self._key(tenant, "leases"), *keys)
+        return await self._calls.script(every, (operation, told, reservation_id, *arguments))
 
     def _now(self) -> int:
         if self._clock is not None:

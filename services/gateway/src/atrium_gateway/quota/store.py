@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
+import msgspec
+
 from atrium_gateway.quota.limits import LimitState, Meter
 
 
@@ -19,6 +21,18 @@ class Unseeded(Exception):
         self.meters = tuple(meters)
 
 
+class Found(msgspec.Struct, frozen=True):
+    """A reservation that the store knows.
+
+    Attributes:
+        note: Its own while it is open; the one that it was settled with once it is closed.
+        left: Time until its lease passes, zero if it has passed; ``None`` if it is closed.
+    """
+
+    note: bytes
+    left: timedelta | None
+
+
 class QuotaStore(Protocol):
     """Counts reservations against limits, atomically over all limits of a request.
 
@@ -27,10 +41,30 @@ class QuotaStore(Protocol):
     `Unavailable` while the store can't be reached; whether it acted is then not known.
     """
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes count in it, too: notes are kept for those alone."""
+        ...
+
+    async def generation(self) -> int:
+        """When the store began to count, Unix milliseconds.
+
+        Another answer than before: it lost what it knew, reservations included.
+        """
+        ...
+
+    async def tenants(self) -> Sequence[str]:
+        """Tenants that may have reservations; a sample where they are many."""
+        ...
+
+    async def tend(self) -> None:
+        """Does what calls without an answer left over; called twice a second."""
+        ...
+
     async def seed(self, tenant: str, meter: Meter, used: int) -> None:
         """Starts the counter of `meter` with what its window has consumed already.
 
-        Does nothing if the counter exists.
+        Does nothing if it was started; what was restored before counts, too.
         """
         ...
 
@@ -89,12 +123,54 @@ class QuotaStore(Protocol):
         """
         ...
 
-    async def settle(self, tenant: str, reservation_id: str, amounts: Sequence[int]) -> bool:
+    async def restore(
+        self,
+        tenant: str,
+        reservation_id: str,
+        meters: Sequence[Meter],
+        amounts: Sequence[int],
+        *,
+        lease: timedelta,
+        note: bytes = b"",
+    ) -> None:
+        """Makes a reservation again that a store has lost, whatever the limits say now.
+
+        Does nothing if there is or was one of this id. Counters that must be seeded still
+        must be, and then hold it as well.
+        """
+        ...
+
+    async def book(
+        self, tenant: str, reservation_id: str, meters: Sequence[Meter], amounts: Sequence[int]
+    ) -> None:
+        """Counts what was consumed, and is in the ledger, while the store was away.
+
+        Idempotent by id. Counters that must be seeded are left alone: the ledger tells them.
+        """
+        ...
+
+    async def settle(
+        self, tenant: str, reservation_id: str, amounts: Sequence[int], *, note: bytes = b""
+    ) -> bool:
         """Replaces the reserved amounts by the actual ones, above the limit too.
+
+        Args:
+            tenant: Whose it is.
+            reservation_id: The reservation.
+            amounts: What was consumed, by meter.
+            note: What `find` tells of it for a while from now on.
 
         Returns:
             False if there was no such reservation (settled before, claimed): nothing changed.
         """
+        ...
+
+    async def void(self, tenant: str, reservation_id: str) -> None:
+        """Makes sure that a reservation whose answer was lost holds nothing, now or later."""
+        ...
+
+    async def find(self, tenant: str, reservation_id: str) -> Found | None:
+        """Tells of a reservation; ``None`` if it never was, was lost or is long closed."""
         ...
 
     async def claim(self, tenant: str, reservation_id: str) -> bytes | None:

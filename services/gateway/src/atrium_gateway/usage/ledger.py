@@ -22,7 +22,13 @@ from atrium_gateway.quota.measure import NANO_PER_COUNT
 from atrium_gateway.usage.billing import close_record
 from atrium_gateway.usage.framing import frame
 from atrium_gateway.usage.price import PriceSource
-from atrium_gateway.usage.records import ORPHANED, OpenRecord, UsageEvent, closing_record
+from atrium_gateway.usage.records import (
+    ORPHANED,
+    ClosedElsewhere,
+    OpenRecord,
+    UsageEvent,
+    closing_record,
+)
 from atrium_gateway.usage.recovery import scan
 from atrium_gateway.usage.spool import Spool
 from atrium_gateway.usage.tables import usage_events, usage_hourly
@@ -82,8 +88,17 @@ class SpooledLedger:
         """The spool, for its metrics."""
         return self._spool
 
-    async def start(self, prices: PriceSource) -> int:
+    @property
+    def recovered(self) -> Sequence[OpenRecord]:
+        """Reservations that an earlier process left open."""
+        return self._recovered.open
+
+    async def start(self, prices: PriceSource, *, leave_open: bool = False) -> int:
         """Closes what a crash left open, as estimated, and starts the writer.
+
+        Args:
+            prices: Price them.
+            leave_open: They stay open: a shared store knows what became of them.
 
         Returns:
             How many reservations were closed.
@@ -92,7 +107,9 @@ class SpooledLedger:
             Unavailable: Disk or database refuse.
         """
         now = int(self._clock() * 1000)
-        orphans = self._recovered.open
+        orphans = () if leave_open else self._recovered.open
+        if leave_open:
+            self._open.update({record.id: frame(record) for record in self._recovered.open})
         for record in orphans:
             event = close_record(
                 record,
@@ -136,6 +153,11 @@ class SpooledLedger:
         """
         self._open.pop(events[0].id, None)
         return self._spool.append_durably(frame(closing_record(events)))
+
+    def forget(self, reservation_id: str) -> None:
+        """Notes that another gateway process has closed a reservation."""
+        if self._open.pop(reservation_id, None) is not None:
+            self._spool.append(frame(ClosedElsewhere(reservation_id)))
 
     async def synced(self) -> None:
         """Returns when everything noted so far is on disk."""

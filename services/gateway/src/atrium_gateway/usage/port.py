@@ -30,6 +30,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def forget(self, reservation_id: str) -> None:
+        """Notes that another gateway process has closed a reservation."""
+        ...
+
     async def synced(self) -> None:
         """Returns when everything noted so far is on disk."""
         ...

@@ -107,7 +107,13 @@ class SplitSettlement(msgspec.Struct, frozen=True, tag="split", tag_field="t"):
     events: tuple[UsageEvent, ...]
 
 
-Record = OpenRecord | UsageEvent | SplitSettlement
+class ClosedElsewhere(msgspec.Struct, frozen=True, tag="elsewhere", tag_field="t"):
+    """Says that another gateway process has closed a reservation, and has its events."""
+
+    id: str
+
+
+Record = OpenRecord | UsageEvent | SplitSettlement | ClosedElsewhere
 
 
 def closing_record(events: Sequence[UsageEvent]) -> UsageEvent | SplitSettlement:

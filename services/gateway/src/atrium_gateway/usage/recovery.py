@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atrium_gateway.usage.framing import records
-from atrium_gateway.usage.records import OpenRecord, events_of
+from atrium_gateway.usage.records import ClosedElsewhere, OpenRecord, events_of
 from atrium_gateway.usage.spool import segment_path, segments
 
 
@@ -31,6 +31,8 @@ def scan(folder: Path) -> Recovered:
                 spoilt += 1
             elif isinstance(record, OpenRecord):
                 opened[record.id] = record
+            elif isinstance(record, ClosedElsewhere):
+                opened.pop(record.id, None)
             else:
                 for event in events_of(record):
                     opened.pop(event.id, None)

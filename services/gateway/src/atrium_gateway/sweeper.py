@@ -1,0 +1,121 @@
+"""Ends reservations whose lease has passed, whichever process made them; `core.py` runs it."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import structlog
+
+from atrium_gateway.books import Books, Held
+from atrium_gateway.usage.billing import close_record
+from atrium_gateway.usage.price import PriceSource
+from atrium_gateway.usage.records import EXPIRED, ORPHANED, OpenRecord, UsageEvent
+
+_log = structlog.get_logger(__name__)
+
+_OTHERS_EVERY: Final = 2.0
+"""Seconds between two looks at what other processes left."""
+_AGAIN_SECONDS: Final = 0.05
+
+
+class Sweeper:
+    """Charges what nobody settled as it was reserved, flagged estimated.
+
+    Args:
+        books: The open reservations, store and ledger.
+        prices: Tells the prices in force.
+        clock: Returns Unix seconds.
+    """
+
+    def __init__(self, books: Books, *, prices: PriceSource, clock: Callable[[], float]) -> None:
+        self._books = books
+        self._prices = prices
+        self._clock = clock
+        self._unsure: dict[str, OpenRecord] = {}
+        self._next_look = float("-inf")
+
+    def adopt(self, records: Iterable[OpenRecord]) -> None:
+        """Takes over reservations that an earlier process left open, to ask what they became."""
+        self._unsure.update({record.id: record for record in records})
+
+    async def sweep(self) -> int:
+        """Does one round.
+
+        Returns:
+            How many reservations it ended.
+
+        Raises:
+            Unavailable: Store or disk is away; the rest is done in a later round.
+        """
+        books = self._books
+        await books.store.tend()
+        await books.notice()
+        for record in tuple(self._unsure.values()):
+            await self._resolve(record)
+            del self._unsure[record.id]
+        now = self._clock()
+        late = [held for held in books.open.values() if held.expires <= now]
+        ended = 0
+        for held in late:
+            ended += await self._expire(held)
+        if books.store.shared and now >= self._next_look:
+            self._next_look = now + _OTHERS_EVERY
+            ended += await self._claim_others()
+        return ended
+
+    async def _expire(self, held: Held) -> bool:
+        books, record = self._books, held.record
+        if await books.store.claim(record.tenant, record.id) is None:
+            found = await books.store.find(record.tenant, record.id)
+            if found is not None and found.left is not None:  # another process renewed it
+                held.expires = self._clock() + max(found.left.total_seconds(), _AGAIN_SECONDS)
+                return False
+            if books.open.pop(record.id, None) is None:
+                return False  # settled in the meantime
+            if found is not None:  # another process closed it
+                await books.closed(found.note)
+                books.ledger.forget(record.id)
+                return False
+        books.open.pop(record.id, None)
+        await self._write(held.record, EXPIRED, "LEASE_EXPIRED")
+        return True
+
+    async def _claim_others(self) -> int:
+        store, ended = self._books.store, 0
+        for tenant in await store.tenants():
+            for reservation_id in await store.lapsed(tenant):
+                if reservation_id in self._books.open:
+                    continue
+                note = await store.claim(tenant, reservation_id)
+                if note:
+                    record = self._books.read(note).record
+                    await self._write(record, EXPIRED, "LEASE_EXPIRED")
+                    ended += 1
+        return ended
+
+    async def _resolve(self, record: OpenRecord) -> None:
+        """Finds out what became of a reservation while its process was not there."""
+        books = self._books
+        found = await books.store.find(record.tenant, record.id)
+        if found is None:
+            await self._write(record, ORPHANED, "GATEWAY_RESTARTED")
+        elif found.left is not None:
+            held = books.read(found.note)
+            held.expires = self._clock() + found.left.total_seconds()
+            books.open[record.id] = held
+        elif found.note:
+            await books.closed(found.note)
+        else:  # claimed by a process that may not have lived to write it
+            await self._write(record, EXPIRED, "LEASE_EXPIRED")
+
+    async def _write(self, record: OpenRecord, outcome: str, reason: str) -> None:
+        event: UsageEvent = close_record(
+            record,
+            record.reserved,
+            outcome,
+            ended_ms=int(self._clock() * 1000),
+            prices=self._prices,
+            estimated=True,
+            reason=reason,
+        )
+        await self._books.ledger.close([event])
+        _log.warning("reservation_ended", outcome=outcome, id=record.id, request=record.request_id)
