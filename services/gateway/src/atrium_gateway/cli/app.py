@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import AtriumError
-from atrium_gateway.cli import audit, db, key, plan, tenant, token, usage
+from atrium_gateway.cli import audit, db, key, plan, price, tenant, token, usage
 
 app = typer.Typer(
     name="atrium",
@@ -21,7 +21,8 @@ app.add_typer(plan.app, name="plan", help="Plans: limits that tenants have in co
 app.add_typer(key.app, name="key", help="API keys of tenants.")
 app.add_typer(token.app, name="token", help="Short-lived JSON web tokens.")
 app.add_typer(db.app, name="db", help="The database.")
-app.command("usage")(usage.usage)
+app.add_typer(usage.app, name="usage", help="What tenants consumed; `usage TENANT` shows it.")
+app.add_typer(price.app, name="price", help="What models cost.")
 app.command("audit")(audit.audit)
 
 

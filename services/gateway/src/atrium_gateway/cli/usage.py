@@ -1,4 +1,7 @@
-"""`atrium usage`: what a tenant consumed, as far as it is in the database."""
+"""`atrium usage`: what a tenant consumed, as far as it is in the database.
+
+Its commands beside the one that shows it are in `ledger.py`.
+"""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,13 +11,20 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import NotFound
+from atrium_gateway.cli.group import DefaultsToShow
+from atrium_gateway.cli.ledger import export, retain
 from atrium_gateway.cli.output import Json, Record, show_list
 from atrium_gateway.cli.session import with_engine
 from atrium_gateway.cli.tenant import TenantId
 from atrium_gateway.tenants.repository import TenantRepository
 from atrium_gateway.usage.reports import Group, UsageGroup, UsageReports
 
+app = typer.Typer(cls=DefaultsToShow, no_args_is_help=True)
+app.command()(export)
+app.command()(retain)
 
+
+@app.command("show")
 def usage(
     tenant: TenantId,
     hours: Annotated[int, typer.Option(min=1, max=87_600, help="How far back.")] = 24,
