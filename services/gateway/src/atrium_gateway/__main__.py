@@ -86,6 +86,7 @@ async def run(settings: GatewaySettings) -> None:
             img2text=fleet.img2text,
             services=fleet.watches,
             reports=core.reports,
+            administration=core.administration,
             now=lambda: datetime.now(UTC),
             live=LiveSessions(live_limits(settings)),
             max_picture_bytes=settings.max_picture_bytes,

@@ -154,7 +154,7 @@ def _wrapped(
         app = CORSMiddleware(
             app,
             allow_origins=cors_origins,
-            allow_methods=["GET", "POST", "DELETE"],
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=["authorization", "content-type", "x-request-id"],
             expose_headers=EXPOSED_HEADERS,
         )

@@ -19,6 +19,7 @@ from uuid_utils import uuid7
 
 from atrium_common.catalogue import Catalogue
 from atrium_common.errors import AtriumError, Conflict
+from atrium_gateway.administration.desk import Administration
 from atrium_gateway.admission import Admission
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.auth.tokens import TokenAuthority
@@ -51,6 +52,7 @@ class Core:
         tenants: Tenants, keys and limits in the database.
         tokens: Mints tokens.
         ledger: The ledger itself, for metrics and flushes.
+        administration: Where tenants, keys and limits are changed.
     """
 
     authenticator: Authenticator
@@ -59,6 +61,7 @@ class Core:
     tenants: TenantRepository
     tokens: TokenAuthority
     ledger: SpooledLedger
+    administration: Administration
 
 
 @asynccontextmanager
@@ -137,7 +140,20 @@ async def open_core(
             tenants=tenants,
             tokens=tokens,
             ledger=ledger,
+            administration=administration_desk(engine, settings, clock=clock),
         )
+
+
+def administration_desk(
+    engine: AsyncEngine, settings: GatewaySettings, *, clock: Callable[[], float]
+) -> Administration:
+    """Where changes are made and audited, over an upgraded database."""
+    return Administration(
+        engine=engine,
+        pepper=settings.resolved_key_pepper(),
+        now=lambda: datetime.fromtimestamp(clock(), UTC),
+        new_id=lambda: str(uuid7()),
+    )
 
 
 def token_authority(settings: GatewaySettings, *, clock: Callable[[], float]) -> TokenAuthority:

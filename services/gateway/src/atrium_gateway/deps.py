@@ -7,6 +7,7 @@ from typing import Protocol
 
 from atrium_common.catalogue import Catalogue, ModelEntry, ServiceName
 from atrium_common.domain import Capability
+from atrium_gateway.administration.desk import Administration
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.live import LiveSessions
 from atrium_gateway.pipeline import Pipeline
@@ -67,6 +68,7 @@ class Gateway:
         img2text: The img2text service.
         services: Watches of every service's health, by service name.
         reports: What was used.
+        administration: Where tenants, keys and limits are changed.
         now: The time, aware UTC.
         live: The sessions of live transcription.
         max_picture_bytes: Largest picture, mask or document.
@@ -84,6 +86,7 @@ class Gateway:
     img2text: ImageUnderstandingUpstream
     services: Mapping[str, ServiceWatch]
     reports: UsageReports
+    administration: Administration
     now: Callable[[], datetime]
     live: LiveSessions = field(default_factory=LiveSessions)
     max_picture_bytes: int = 32 << 20

@@ -197,6 +197,7 @@ async def running_rest(
             img2text=fleet.img2text,
             services=fleet.watches,
             reports=core.reports,
+            administration=core.administration,
             now=lambda: datetime.now(UTC),
             live=LiveSessions(live),
             max_picture_bytes=2 << 20,

@@ -6,11 +6,13 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from atrium_common.errors import NotFound
 from atrium_gateway.audit.domain import Actor
 from atrium_gateway.audit.log import AuditLog
 from atrium_gateway.audit.tenants import AuditedTenants
-from atrium_gateway.auth.keys import NewKey, make_key
+from atrium_gateway.auth.keys import NewKey, make_key, renew_key
 from atrium_gateway.database_scope import Database, TenantScope
+from atrium_gateway.tenants.domain import ApiKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,17 @@ class Administration:
     def new_key(self) -> NewKey:
         """A random key, not stored yet."""
         return make_key(self.pepper)
+
+    def new_secret(self, key: ApiKey) -> NewKey:
+        """Another secret for a key, not stored yet.
+
+        Raises:
+            NotFound: Its id can be no key's.
+        """
+        made = renew_key(key.id, self.pepper)
+        if made is None:
+            raise NotFound("There is no such key.", reason="KEY_NOT_FOUND")
+        return made
 
     def _within(self, scope: str | None) -> Database:
         return self.engine if scope is None else TenantScope(self.engine, scope)

@@ -113,6 +113,9 @@ class Exchange(Request):
         """Sends a piece of an answer at once; waits while the client reads slowly."""
         await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
 
+    def spoil(self) -> None:
+        """Says that the answer broke off, although it will have an end: nothing to repeat."""
+
     def accepted(self) -> list[str]:
         """Gives the media types of `Accept` in their order, without parameters."""
         accept = self.headers.get("accept", "").lower()

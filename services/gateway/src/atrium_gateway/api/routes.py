@@ -1,11 +1,11 @@
 """Every path of the REST server, in one table; `app.py` installs it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from msgspec import Struct
 from starlette.types import ASGIApp
 
+from atrium_gateway.api.admin_routes import ADMIN_PATHS
 from atrium_gateway.api.audio import create_transcription, create_translation
 from atrium_gateway.api.audio_schema import (
     JsonAnswer,
@@ -21,7 +21,6 @@ from atrium_gateway.api.chat_schema import ChatRequest
 from atrium_gateway.api.completions import create_completion
 from atrium_gateway.api.completions_schema import Completion, CompletionRequest
 from atrium_gateway.api.embeddings import EmbeddingAnswer, EmbeddingRequest, create_embedding
-from atrium_gateway.api.exchange import Endpoint
 from atrium_gateway.api.health import (
     HealthAnswer,
     StatusAnswer,
@@ -48,6 +47,7 @@ from atrium_gateway.api.models import (
 )
 from atrium_gateway.api.ocr import create_ocr
 from atrium_gateway.api.openapi import PICTURE_FILES, READ_FILE, Operation, operation
+from atrium_gateway.api.path import Path
 from atrium_gateway.api.picture_schema import (
     ImageToImageForm,
     ImageToImageJson,
@@ -81,18 +81,6 @@ from atrium_gateway.api.text_to_speech import create_text_to_speech
 from atrium_gateway.api.usage import list_usage_events, show_usage
 from atrium_gateway.api.usage_schema import EventsAnswer, EventsQuery, UsageAnswer, UsageQuery
 from atrium_gateway.api.voices import create_voice, delete_voice, list_voices
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """One endpoint: where it is, what serves it, how `/docs` describes it."""
-
-    method: str
-    path: str
-    endpoint: Endpoint
-    tag: str
-    operation: Operation
-
 
 # The busiest first: the router tries them in this order.
 PATHS = (
@@ -259,6 +247,7 @@ PATHS = (
         "suite",
         operation(query=EventsQuery, answer=EventsAnswer),
     ),
+    *ADMIN_PATHS,
     Path("GET", "/health", show_health, "health", operation(answer=HealthAnswer, public=True)),
     Path(
         "GET",

@@ -1,0 +1,98 @@
+"""The paths of administration; `routes.py` adds them to its own."""
+
+from atrium_gateway.api.audit import AuditAnswer, AuditQuery, list_audit
+from atrium_gateway.api.keys import (
+    change_key,
+    create_key,
+    list_keys,
+    revoke_key,
+    rotate_key,
+    show_key,
+)
+from atrium_gateway.api.keys_schema import (
+    KeyChange,
+    KeyList,
+    KeyObject,
+    KeyRequest,
+    KeyRotation,
+    KeyWithSecret,
+    OfTenant,
+)
+from atrium_gateway.api.openapi import operation
+from atrium_gateway.api.path import Path
+from atrium_gateway.api.tenants import change_tenant, create_tenant, list_tenants, show_tenant
+from atrium_gateway.api.tenants_schema import (
+    TenantChange,
+    TenantList,
+    TenantObject,
+    TenantRequest,
+    TenantsQuery,
+)
+
+ADMIN_PATHS = (
+    Path("GET", "/api/keys", list_keys, "admin", operation(query=OfTenant, answer=KeyList)),
+    Path(
+        "POST",
+        "/api/keys",
+        create_key,
+        "admin",
+        operation(body=KeyRequest, query=OfTenant, answer=KeyWithSecret, status=201),
+    ),
+    Path(
+        "GET",
+        "/api/keys/{key}",
+        show_key,
+        "admin",
+        operation(path="key", query=OfTenant, answer=KeyObject),
+    ),
+    Path(
+        "PATCH",
+        "/api/keys/{key}",
+        change_key,
+        "admin",
+        operation(path="key", body=KeyChange, query=OfTenant, answer=KeyObject),
+    ),
+    Path(
+        "DELETE",
+        "/api/keys/{key}",
+        revoke_key,
+        "admin",
+        operation(path="key", query=OfTenant, answer=KeyObject),
+    ),
+    Path(
+        "POST",
+        "/api/keys/{key}/rotate",
+        rotate_key,
+        "admin",
+        operation(path="key", body=KeyRotation, query=OfTenant, answer=KeyWithSecret),
+    ),
+    Path(
+        "GET",
+        "/api/tenants",
+        list_tenants,
+        "admin",
+        operation(query=TenantsQuery, answer=TenantList),
+    ),
+    Path(
+        "POST",
+        "/api/tenants",
+        create_tenant,
+        "admin",
+        operation(body=TenantRequest, answer=TenantObject, status=201),
+    ),
+    Path(
+        "GET",
+        "/api/tenants/{tenant}",
+        show_tenant,
+        "admin",
+        operation(path="tenant", answer=TenantObject),
+    ),
+    Path(
+        "PATCH",
+        "/api/tenants/{tenant}",
+        change_tenant,
+        "admin",
+        operation(path="tenant", body=TenantChange, answer=TenantObject),
+    ),
+    Path("GET", "/api/audit", list_audit, "admin", operation(query=AuditQuery, answer=AuditAnswer)),
+)

@@ -1,0 +1,111 @@
+"""`/api/tenants`: made and changed by operators; a tenant's own admins see and rename theirs."""
+
+import msgspec
+from msgspec import UNSET
+
+from atrium_common.errors import NotFound
+from atrium_gateway.api.decode import convert, decode
+from atrium_gateway.api.exchange import Exchange
+from atrium_gateway.api.reach import Reach, reach, reach_all
+from atrium_gateway.api.tenants_schema import (
+    TenantChange,
+    TenantList,
+    TenantObject,
+    TenantRequest,
+    TenantsQuery,
+)
+from atrium_gateway.auth.roles import Action
+from atrium_gateway.tenants.domain import Fallback, Tenant
+from atrium_gateway.tenants.repository import TenantRepository
+
+_ENCODER = msgspec.json.Encoder()
+
+
+async def list_tenants(exchange: Exchange) -> None:
+    """Lists all tenants by id, in pages."""
+    allowed = await reach_all(exchange, Action.TENANTS_READ)
+    query = convert(dict(exchange.query_params), TenantsQuery)
+    found = [t for t in await allowed.tenants.list_tenants() if t.id > (query.after or "")]
+    page = found[: query.limit]
+    answer = TenantList(
+        [_object(tenant) for tenant in page], page[-1].id if len(found) > len(page) else None
+    )
+    await exchange.reply(_ENCODER.encode(answer))
+
+
+async def create_tenant(exchange: Exchange) -> None:
+    """Makes a tenant."""
+    allowed = await reach_all(exchange, Action.TENANTS_WRITE)
+    asked = decode(await exchange.json_body(), TenantRequest)
+    tenant = Tenant(
+        id=asked.id,
+        name=asked.name or asked.id,
+        blocked=False,
+        unlimited=asked.unlimited,
+        weight=asked.weight,
+        limits=(),
+        created_at=exchange.gateway.administration.now(),
+        plan=asked.plan,
+        time_zone=asked.time_zone,
+        fallback=Fallback(asked.fallback),
+    )
+    await allowed.tenants.create_tenant(tenant)
+    await exchange.reply(_ENCODER.encode(_object(tenant)), status=201)
+
+
+async def show_tenant(exchange: Exchange) -> None:
+    """Shows one tenant."""
+    allowed = await reach(exchange, Action.TENANT_READ, tenant=exchange.path_params["tenant"])
+    await exchange.reply(_ENCODER.encode(_object(await _existing(allowed))))
+
+
+async def change_tenant(exchange: Exchange) -> None:
+    """Changes a tenant; what only operators may change is refused to others."""
+    allowed = await reach(exchange, Action.TENANT_WRITE, tenant=exchange.path_params["tenant"])
+    asked = decode(await exchange.json_body(), TenantChange)
+    terms = (asked.blocked, asked.plan, asked.weight, asked.unlimited, asked.fallback)
+    if any(value is not UNSET for value in terms):
+        allowed.principal.demand(Action.TENANTS_WRITE)
+    tenant = await _existing(allowed)
+    await allowed.tenants.alter(tenant.id, lambda tenants: _apply(tenants, tenant, asked))
+    await exchange.reply(_ENCODER.encode(_object(await _existing(allowed))))
+
+
+async def _apply(tenants: TenantRepository, tenant: Tenant, asked: TenantChange) -> None:
+    if asked.name is not UNSET:
+        await tenants.set_name(tenant.id, asked.name)
+    if asked.time_zone is not UNSET:
+        await tenants.set_time_zone(tenant.id, asked.time_zone)
+    if asked.blocked is not UNSET:
+        await tenants.set_blocked(tenant.id, blocked=asked.blocked)
+    if asked.plan is not UNSET:
+        await tenants.set_plan(tenant.id, asked.plan)
+    if asked.fallback is not UNSET:
+        await tenants.set_fallback(tenant.id, Fallback(asked.fallback))
+    if asked.weight is not UNSET or asked.unlimited is not UNSET:
+        await tenants.set_share(
+            tenant.id,
+            weight=tenant.weight if asked.weight is UNSET else asked.weight,
+            unlimited=tenant.unlimited if asked.unlimited is UNSET else asked.unlimited,
+        )
+
+
+async def _existing(allowed: Reach) -> Tenant:
+    tenant = await allowed.tenants.tenant(allowed.tenant)
+    if tenant is None:
+        raise NotFound("There is no such tenant.", reason="TENANT_NOT_FOUND")
+    return tenant
+
+
+def _object(tenant: Tenant) -> TenantObject:
+    return TenantObject(
+        id=tenant.id,
+        name=tenant.name,
+        blocked=tenant.blocked,
+        unlimited=tenant.unlimited,
+        weight=tenant.weight,
+        plan=tenant.plan,
+        time_zone=tenant.time_zone,
+        fallback=tenant.fallback.value,
+        created_at=tenant.created_at,
+    )

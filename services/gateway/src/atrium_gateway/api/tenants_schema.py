@@ -1,0 +1,68 @@
+"""The parameters and the JSON of `/api/tenants`. No logic."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+TenantId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+Weight = Annotated[float, Meta(gt=0, le=1000)]
+Zone = Annotated[str, Meta(min_length=1, max_length=64)]
+PageSize = Annotated[int, Meta(ge=1, le=1000)]
+FallbackName = Literal["local", "refuse"]
+
+
+class TenantsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Query of `GET /api/tenants`; `after` is the `next` of the page before."""
+
+    limit: PageSize = 100
+    after: str | None = None
+
+
+class TenantRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `POST /api/tenants`; `name` is the id if not given."""
+
+    id: TenantId
+    name: Name | None = None
+    plan: TenantId | None = None
+    time_zone: Zone = "UTC"
+    fallback: FallbackName = "local"
+    weight: Weight = 1.0
+    unlimited: bool = False
+
+
+class TenantChange(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `PATCH /api/tenants/{tenant}`: what is absent stays as it is.
+
+    A tenant's admins change `name` and `time_zone`, operators everything.
+    """
+
+    name: Name | UnsetType = UNSET
+    time_zone: Zone | UnsetType = UNSET
+    blocked: bool | UnsetType = UNSET
+    plan: TenantId | UnsetType | None = UNSET
+    weight: Weight | UnsetType = UNSET
+    unlimited: bool | UnsetType = UNSET
+    fallback: FallbackName | UnsetType = UNSET
+
+
+class TenantObject(Struct, frozen=True, kw_only=True):
+    """A tenant; its limits are in `/api/limits`."""
+
+    id: str
+    name: str
+    blocked: bool
+    unlimited: bool
+    weight: float
+    plan: str | None
+    time_zone: str
+    fallback: str
+    created_at: datetime
+
+
+class TenantList(Struct, frozen=True):
+    """Answer of `GET /api/tenants`, by id; `next` goes into `after`."""
+
+    tenants: list[TenantObject]
+    next: str | None
