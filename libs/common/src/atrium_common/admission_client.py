@@ -131,9 +131,14 @@ class AdmissionClient:
             lease=duration_from_proto(reply.lease),
         )
 
-    async def renew(self, reservation_id: str, bound: Usage | None = None) -> timedelta:
-        """Keeps a reservation alive, growing it to `bound` if given; returns the lease."""
-        request = pb.RenewRequest(reservation_id=reservation_id)
+    async def renew(
+        self, reservation_id: str, bound: Usage | None = None, *, tenant: str = ""
+    ) -> timedelta:
+        """Keeps a reservation alive, growing it to `bound` if given; returns the lease.
+
+        Here and below, with `tenant` any gateway can answer, not only the one that admitted.
+        """
+        request = pb.RenewRequest(reservation_id=reservation_id, tenant=tenant)
         if bound is not None:
             request.estimate.CopyFrom(usage_to_proto(bound))
         try:
@@ -150,6 +155,8 @@ class AdmissionClient:
         usage: Usage,
         outcome: Outcome,
         by_model: Sequence[Usage] = (),
+        *,
+        tenant: str = "",
     ) -> None:
         """Charges what was consumed; idempotent.
 
@@ -158,21 +165,23 @@ class AdmissionClient:
             usage: What was consumed, in total.
             outcome: How the call ended.
             by_model: The same by model, if several did the work; adds up to `usage`.
+            tenant: Whose it is.
         """
         request = pb.SettleRequest(
             reservation_id=reservation_id,
             usage=usage_to_proto(usage),
             outcome=_OUTCOMES[outcome],
             usage_by_model=[usage_to_proto(part) for part in by_model],
+            tenant=tenant,
         )
         try:
             await self._stub.Settle(request, timeout=self._timeout, metadata=self._outgoing())
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from error
 
-    async def refund(self, reservation_id: str, reason: str) -> None:
+    async def refund(self, reservation_id: str, reason: str, *, tenant: str = "") -> None:
         """Gives the reservation back uncharged; idempotent."""
-        request = pb.RefundRequest(reservation_id=reservation_id, reason=reason)
+        request = pb.RefundRequest(reservation_id=reservation_id, reason=reason, tenant=tenant)
         try:
             await self._stub.Refund(request, timeout=self._timeout, metadata=self._outgoing())
         except grpc.aio.AioRpcError as error:

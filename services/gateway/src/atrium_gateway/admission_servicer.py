@@ -102,16 +102,18 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
     async def Renew(self, request: pb.RenewRequest, context: Context) -> pb.RenewResponse:
         """Keeps a reservation alive and grows it."""
         _check_text("reservation_id", request.reservation_id, _MAX_TEXT, required=True)
+        _check_text("tenant", request.tenant, _MAX_TEXT)
         estimate = None
         if request.HasField("estimate"):
             _check_usage("estimate", request.estimate)
             estimate = usage_from_proto(request.estimate)
-        lease = await self._admission.renew(request.reservation_id, estimate)
+        lease = await self._admission.renew(request.reservation_id, estimate, tenant=request.tenant)
         return pb.RenewResponse(lease=duration_to_proto(lease))
 
     async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:
         """Charges what was consumed; answers when the record is on disk."""
         _check_text("reservation_id", request.reservation_id, _MAX_TEXT, required=True)
+        _check_text("tenant", request.tenant, _MAX_TEXT)
         outcome = _OUTCOMES.get(request.outcome)
         if outcome is None:
             raise InvalidArgument("outcome must be stated.", field="outcome")
@@ -127,14 +129,16 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
             usage_from_proto(request.usage),
             outcome,
             [usage_from_proto(part) for part in request.usage_by_model],
+            tenant=request.tenant,
         )
         return pb.SettleResponse()
 
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         """Gives a reservation back."""
         _check_text("reservation_id", request.reservation_id, _MAX_TEXT, required=True)
+        _check_text("tenant", request.tenant, _MAX_TEXT)
         _check_text("reason", request.reason, _MAX_REASON)
-        await self._admission.refund(request.reservation_id, request.reason)
+        await self._admission.refund(request.reservation_id, request.reason, tenant=request.tenant)
         return pb.RefundResponse()
 
     async def _principal(self, request: pb.AdmitRequest) -> Principal:

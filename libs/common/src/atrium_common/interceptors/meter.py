@@ -127,11 +127,11 @@ class Meter:
             return
         try:
             try:
-                lease = await self._admission.renew(self.grant.reservation_id, bound)
+                lease = await self._renewed(bound)
             except QuotaExceeded:
                 # The step ahead does not fit; what is produced already may.
                 bound = _grown(self._bound, seen, None) or bound
-                lease = await self._admission.renew(self.grant.reservation_id, bound)
+                lease = await self._renewed(bound)
         except NotFound as error:
             raise _gone() from error
         except _PASSING:
@@ -148,7 +148,7 @@ class Meter:
         if bound is None:
             return
         try:
-            lease = await self._admission.renew(self.grant.reservation_id, bound)
+            lease = await self._renewed(bound)
         except NotFound as error:
             raise _gone() from error
         self._bound = bound
@@ -176,7 +176,9 @@ class Meter:
         usage = self.seen()
         if usage is None and outcome is not Outcome.COMPLETED:
             await self._settlements.close(
-                lambda: self._admission.refund(identifier, reason or outcome.name),
+                lambda: self._admission.refund(
+                    identifier, reason or outcome.name, tenant=self.grant.tenant
+                ),
                 reservation_id=identifier,
                 result="refunded",
                 until=self._expires,
@@ -187,7 +189,9 @@ class Meter:
             consumed = replace(consumed, model=self._estimate.model)
         by_model = self.seen_by_model()
         await self._settlements.close(
-            lambda: self._admission.settle(identifier, consumed, outcome, by_model),
+            lambda: self._admission.settle(
+                identifier, consumed, outcome, by_model, tenant=self.grant.tenant
+            ),
             reservation_id=identifier,
             result=outcome.value,
             until=self._expires,
@@ -212,7 +216,7 @@ class Meter:
 
     async def _renew(self) -> None:
         try:
-            self._take(await self._admission.renew(self.grant.reservation_id))
+            self._take(await self._renewed())
         except _PASSING:
             left = self._expires - self._clock()
             if left > 0:
@@ -223,6 +227,10 @@ class Meter:
             self._interrupt(_gone())
         except AtriumError as error:
             self._interrupt(error)
+
+    async def _renewed(self, bound: Usage | None = None) -> timedelta:
+        identifier, tenant = self.grant.reservation_id, self.grant.tenant
+        return await self._admission.renew(identifier, bound, tenant=tenant)
 
     async def _grow_apart(self) -> None:
         try:

@@ -134,7 +134,7 @@ class UsageGate:
 
     async def _refund(self, admission: AdmissionClient, grant: Grant) -> None:
         await self._settlements.close(
-            lambda: admission.refund(grant.reservation_id, "CANCELLED"),
+            lambda: admission.refund(grant.reservation_id, "CANCELLED", tenant=grant.tenant),
             reservation_id=grant.reservation_id,
             result="refunded",
             until=self._clock() + grant.lease.total_seconds(),

@@ -145,7 +145,7 @@ class FakeAdmission(admission_pb2_grpc.AdmissionServiceServicer):
     async def Renew(self, request: pb.RenewRequest, context: Context) -> pb.RenewResponse:
         """Counts the renewal and grows the bound where it fits."""
         await self._begin("Renew", context)
-        booking = await self._find(request.reservation_id, context)
+        booking = await self._find(request, context)
         if booking.outcome is not None:
             await abort(context, NotFound("The reservation is closed."))
         if request.HasField("estimate"):
@@ -159,7 +159,7 @@ class FakeAdmission(admission_pb2_grpc.AdmissionServiceServicer):
     async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:
         """Records the charge; a second one changes nothing."""
         await self._begin("Settle", context)
-        booking = await self._find(request.reservation_id, context)
+        booking = await self._find(request, context)
         name = pb.Outcome.Name(request.outcome).removeprefix("OUTCOME_")
         if booking.outcome is None:
             booking.usage_by_model = tuple(map(usage_from_proto, request.usage_by_model))
@@ -169,7 +169,7 @@ class FakeAdmission(admission_pb2_grpc.AdmissionServiceServicer):
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         """Records the refund; a second one changes nothing."""
         await self._begin("Refund", context)
-        booking = await self._find(request.reservation_id, context)
+        booking = await self._find(request, context)
         booking.reason = booking.reason or request.reason
         self._close(booking, "REFUNDED", None)
         return pb.RefundResponse()
@@ -182,9 +182,11 @@ class FakeAdmission(admission_pb2_grpc.AdmissionServiceServicer):
         if name in self.fail:
             await abort(context, self.fail[name])
 
-    async def _find(self, identifier: str, context: Context) -> Booking:
-        booking = self.bookings.get(identifier)
-        if booking is None:
+    async def _find(
+        self, request: pb.RenewRequest | pb.SettleRequest | pb.RefundRequest, context: Context
+    ) -> Booking:
+        booking = self.bookings.get(request.reservation_id)
+        if booking is None or booking.tenant != request.tenant:
             await abort(context, NotFound("There is no such reservation."))
         return booking
 

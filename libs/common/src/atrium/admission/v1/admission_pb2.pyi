@@ -212,8 +212,13 @@ class RenewRequest(message.Message):
 
     RESERVATION_ID_FIELD_NUMBER: builtins.int
     ESTIMATE_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
     reservation_id: builtins.str
     """The reservation. Required."""
+    tenant: builtins.str
+    """Tenant that it is charged to, as AdmitResponse said. With it any gateway that
+    shares its quota store can do this; without, only the one that admitted.
+    """
     @builtins.property
     def estimate(self) -> usage_pb2.Usage:
         """New upper bound in total (not an increment); unset leaves the bound alone."""
@@ -223,10 +228,11 @@ class RenewRequest(message.Message):
         *,
         reservation_id: builtins.str = ...,
         estimate: usage_pb2.Usage | None = ...,
+        tenant: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["estimate", b"estimate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["estimate", b"estimate", "reservation_id", b"reservation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["estimate", b"estimate", "reservation_id", b"reservation_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,10 +268,15 @@ class SettleRequest(message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     USAGE_BY_MODEL_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
     reservation_id: builtins.str
     """The reservation. Required."""
     outcome: Outcome.ValueType
     """How it ended. Required."""
+    tenant: builtins.str
+    """Tenant that it is charged to, as AdmitResponse said. With it any gateway that
+    shares its quota store can do this; without, only the one that admitted.
+    """
     @builtins.property
     def usage(self) -> usage_pb2.Usage:
         """What was consumed, in total. Required."""
@@ -284,10 +295,11 @@ class SettleRequest(message.Message):
         usage: usage_pb2.Usage | None = ...,
         outcome: Outcome.ValueType = ...,
         usage_by_model: abc.Iterable[usage_pb2.Usage] | None = ...,
+        tenant: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["outcome", b"outcome", "reservation_id", b"reservation_id", "usage", b"usage", "usage_by_model", b"usage_by_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["outcome", b"outcome", "reservation_id", b"reservation_id", "tenant", b"tenant", "usage", b"usage", "usage_by_model", b"usage_by_model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,19 +326,25 @@ class RefundRequest(message.Message):
 
     RESERVATION_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    TENANT_FIELD_NUMBER: builtins.int
     reservation_id: builtins.str
     """The reservation. Required."""
     reason: builtins.str
     """Why, as a reason of the error tree, e.g. "INVALID_ARGUMENT"; for the ledger."""
+    tenant: builtins.str
+    """Tenant that it is charged to, as AdmitResponse said. With it any gateway that
+    shares its quota store can do this; without, only the one that admitted.
+    """
     def __init__(
         self,
         *,
         reservation_id: builtins.str = ...,
         reason: builtins.str = ...,
+        tenant: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["reason", b"reason", "reservation_id", b"reservation_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["reason", b"reason", "reservation_id", b"reservation_id", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
