@@ -93,7 +93,7 @@ def _job(slow: bool) -> llm_pb2.GenerationJob:
     return llm_pb2.GenerationJob(
         model="fake-slow" if slow else "fake-chat",
         chat=llm_pb2.ChatInput(messages=[said]),
-        sampling=llm_pb2.SamplingParams(max_tokens=400 if slow else 16),
+        sampling=llm_pb2.SamplingParams(max_tokens=3000 if slow else 16),
     )
 
 
@@ -106,6 +106,14 @@ def _stream(channel: grpc.aio.Channel, metadata: Metadata, slow: bool) -> Any:
 def _generate(channel: grpc.aio.Channel, metadata: Metadata, slow: bool) -> Any:
     stub = llm_pb2_grpc.TextGenerationServiceStub(channel)
     return stub.GenerateText(llm_pb2.GenerateTextRequest(job=_job(slow)), metadata=metadata)
+
+
+def _embed(channel: grpc.aio.Channel, metadata: Metadata, slow: bool) -> Any:
+    stub = llm_pb2_grpc.TextGenerationServiceStub(channel)
+    request = llm_pb2.EmbedTextRequest(
+        model="fake-embedding", inputs=[llm_pb2.EmbeddingInput(text="some words")]
+    )
+    return stub.EmbedText(request, metadata=metadata)
 
 
 def _speak(channel: grpc.aio.Channel, metadata: Metadata, slow: bool) -> Any:
@@ -178,11 +186,12 @@ def pages(count: int) -> bytes:
 DIRECT: Mapping[str, Direct] = {
     "text": Direct("llm", "chat", _generate),
     "streamed text": Direct("llm", "chat", _stream),
+    "embedding": Direct("llm", "embedding", _embed),
     "speech": Direct("tts", "speech", _speak),
     "transcript": Direct("stt", "transcription", _transcribe),
     "picture": Direct("text2image", "text-to-image", _draw),
     "edit": Direct("img2img", "image-to-image", _edit),
     "answer": Direct("img2text", "image-to-text", _ask),
-    "pages": Direct("img2text", "ocr", _read),
+    "pages": Direct("img2text", "image-to-text", _read),
 }
 """At least one call of each service."""

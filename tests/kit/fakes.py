@@ -8,12 +8,13 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from atrium_common.catalogue import Catalogue
-from atrium_common.engine import Engine
 from atrium_common.service import Servicer
 from atrium_common.testing import running_server
 from atrium_common.weights import WeightStore
@@ -45,7 +46,7 @@ models:
      context_length: 8192, price: {million_input_tokens: 1, million_output_tokens: 2}}
   - {id: fake-slow, service: llm, capabilities: [chat, completion], engine: fake,
      context_length: 8192,
-     options: {reply_tokens: 300, tokens_per_step: 1, tokens_per_second: 300}}
+     options: {reply_tokens: 3000, tokens_per_step: 1, tokens_per_second: 300}}
   - {id: fake-embedding, service: llm, capabilities: [embedding], engine: fake,
      context_length: 512, embedding_dimensions: 8}
   - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake,
@@ -59,26 +60,34 @@ models:
   - {id: fake-pictures, service: text2image, capabilities: [text-to-image], engine: fake,
      options: {default_steps: 4}, price: {image: 2, megapixel_step: 1}}
   - {id: fake-slow-pictures, service: text2image, capabilities: [text-to-image], engine: fake,
-     options: {seconds_per_step: 0.01, default_steps: 150}}
+     options: {seconds_per_step: 0.05, default_steps: 150}}
   - {id: fake-edits, service: img2img, capabilities: [image-to-image], engine: fake,
      options: {default_steps: 4}}
   - {id: fake-slow-edits, service: img2img, capabilities: [image-to-image], engine: fake,
-     options: {seconds_per_step: 0.01, default_steps: 150}}
+     options: {seconds_per_step: 0.05, default_steps: 150}}
   - {id: fake-vision, service: img2text, capabilities: [image-to-text], engine: fake,
      context_length: 8192, price: {image: 1}}
   - {id: fake-slow-vision, service: img2text, capabilities: [image-to-text], engine: fake,
-     context_length: 8192, options: {seconds_per_step: 0.01}}
+     context_length: 8192, options: {seconds_per_step: 0.05}}
   - {id: fake-ocr, service: img2text, capabilities: [ocr], engine: fake, price: {page: 2}}
   - {id: fake-slow-ocr, service: img2text, capabilities: [ocr], engine: fake,
-     options: {seconds_per_page: 0.05}}
+     options: {seconds_per_page: 0.2}}
 """
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A running service: its gRPC port, and its engine, which counts what it did."""
+
+    port: int
+    engine: Any
 
 
 @asynccontextmanager
 async def running_fakes(
     folder: Path, *, admission_target: str, ports: Sequence[int] = (0,) * len(SERVICES)
-) -> AsyncIterator[dict[str, int]]:
-    """Runs the six services; yields their gRPC ports by name.
+) -> AsyncIterator[dict[str, Fake]]:
+    """Runs the six services; yields them by name.
 
     Args:
         folder: Where voices are kept.
@@ -86,13 +95,13 @@ async def running_fakes(
         ports: Ports in the order of `SERVICES`; 0 takes a free one.
     """
     catalogue = catalogue_file(folder)
-    found: dict[str, int] = {}
+    found: dict[str, Fake] = {}
     async with AsyncExitStack() as stack:
         for (name, (servicer, engine)), port in zip(
             _services(Catalogue.load(catalogue), folder).items(), ports, strict=True
         ):
             running = running_server(servicer, engine, admission_target=admission_target, port=port)
-            found[name] = (await stack.enter_async_context(running)).port
+            found[name] = Fake((await stack.enter_async_context(running)).port, engine.engines[0])
         yield found
 
 
@@ -103,7 +112,7 @@ def catalogue_file(folder: Path) -> Path:
     return file
 
 
-def _services(catalogue: Catalogue, folder: Path) -> dict[str, tuple[Servicer, Engine]]:
+def _services(catalogue: Catalogue, folder: Path) -> dict[str, tuple[Servicer, Any]]:
     store = WeightStore(Path("unused"))
     finisher = Finisher(safety=None)
     llm = open_llm(catalogue.for_service("llm"), store=store)

@@ -111,7 +111,9 @@ class Stack:
     Attributes:
         gateways: One, or several over one Redis and one PostgreSQL.
         fakes: The services.
-        targets: gRPC address of each service.
+        targets: gRPC address of each service, in the order of `SERVICES`.
+        authority: Whom the services ask for admission.
+        folder: State and logs.
         environments: Variables of each gateway, for the `atrium` command.
         redis: Where quotas are counted, if not in process.
         postgres: Where the ledger is, if not in SQLite.
@@ -120,9 +122,16 @@ class Stack:
     gateways: Sequence[GatewayProcess]
     fakes: FakesProcess
     targets: Mapping[str, str]
+    authority: str
+    folder: Path
     environments: Sequence[Mapping[str, str]]
     redis: RedisServer | None
     postgres: PostgresServer | None
+
+    @property
+    def service_ports(self) -> Sequence[int]:
+        """gRPC ports of the services."""
+        return [int(target.rpartition(":")[2]) for target in self.targets.values()]
 
     @property
     def database_url(self) -> str:
@@ -150,6 +159,7 @@ def running_stack(
     postgres: bool = False,
     redis: bool = False,
     environment: Mapping[str, str] | None = None,
+    started: bool = True,
 ) -> Iterator[Stack]:
     """Starts everything; kills it at the end.
 
@@ -159,6 +169,8 @@ def running_stack(
         postgres: Whether the ledger is in a PostgreSQL.
         redis: Whether quotas are counted in a Redis.
         environment: Further variables of the gateways.
+        started: Whether services and gateways run; else the caller starts them, to have the
+            services in its own process (`running_fakes`) and see what they do.
     """
     numbers = free_ports(len(SERVICES) + 3 * replicas)
     service_ports, rest = numbers[: len(SERVICES)], numbers[len(SERVICES) :]
@@ -188,9 +200,8 @@ def running_stack(
         (folder / "fakes.log").touch()
         for process in (fakes, *gateways):
             stack.callback(process.kill)
-        fakes.start()
-        for gateway in gateways:
-            gateway.start()
+        for process in (fakes, *gateways) if started else ():
+            process.start()
         targets = {
             name: f"127.0.0.1:{port}" for name, port in zip(SERVICES, service_ports, strict=True)
         }
@@ -198,6 +209,8 @@ def running_stack(
             gateways=gateways,
             fakes=fakes,
             targets=targets,
+            authority=authority,
+            folder=folder,
             environments=environments,
             redis=counters,
             postgres=database,
