@@ -174,7 +174,24 @@ async def test_counters_are_told_what_their_window_consumed(engine, tmp_path):
     assert await used(Window.TOTAL) == 3 * 1111
     assert await used(Window.MONTH, Unit.REQUESTS) == 3
     assert await used(Window.MONTH, capability="embedding") == 30
+    assert await used(Window.MONTH, key_id="k") == 303
+    assert await used(Window.MONTH, key_id="k", model="n", subject="v") == 3
+    assert await used(Window.TOTAL, subject="u", model="m") == 3330
+    # 5 thousandths of a millionth for each token, in whole millionths.
+    assert await used(Window.TOTAL, Unit.COST) == 6
     assert await ledger.consumed("globex", meter(Unit.TOKENS, Window.TOTAL)) == 0
+    await ledger.stop()
+
+
+async def test_a_day_that_begins_within_an_hour_is_counted_to_the_millisecond(engine, tmp_path):
+    midnight = 40 * 24 * HOUR_MS - HOUR_MS * 11 // 2  # in Kolkata, 18:30 of UTC
+    times = (midnight - 1, midnight, midnight + HOUR_MS // 2 - 1, midnight + 3 * HOUR_MS)
+    made = [make_event(n, started_ms=time, tokens=10**n) for n, time in enumerate(times)]
+    await make_writer(engine, tmp_path)._store(made)
+    ledger = make_ledger(engine, tmp_path / "spool", now_ms=midnight + 5 * HOUR_MS)
+    own = {"time_zone": "Asia/Kolkata"}
+    assert await ledger.consumed("acme", meter(Unit.TOKENS, Window.DAY, **own)) == 3330
+    assert await ledger.consumed("acme", meter(Unit.TOKENS, Window.DAY)) == 3333
     await ledger.stop()
 
 

@@ -11,15 +11,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import Unavailable
 from atrium_gateway.quota.counters import window_bounds
-from atrium_gateway.quota.limits import ANY_CAPABILITY, Meter, Unit
+from atrium_gateway.quota.limits import Meter, Unit
 from atrium_gateway.quota.measure import NANO_PER_COUNT
 from atrium_gateway.usage.billing import close_record
+from atrium_gateway.usage.consumption import consumption_query
 from atrium_gateway.usage.framing import frame
 from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import (
@@ -31,23 +32,10 @@ from atrium_gateway.usage.records import (
 )
 from atrium_gateway.usage.recovery import scan
 from atrium_gateway.usage.spool import Spool
-from atrium_gateway.usage.tables import usage_events, usage_hourly
+from atrium_gateway.usage.tables import usage_events
 from atrium_gateway.usage.writer import LedgerWriter
 
 _log = structlog.get_logger(__name__)
-
-_MS_PER_HOUR = 3_600_000
-_COLUMNS: dict[Unit, tuple[str, ...]] = {
-    Unit.REQUESTS: ("requests",),
-    Unit.TOKENS: ("input_tokens", "output_tokens"),
-    Unit.AUDIO_SECONDS: ("input_audio_ms", "output_audio_ms"),
-    Unit.CHARACTERS: ("characters",),
-    Unit.IMAGES: ("images",),
-    Unit.MEGAPIXEL_STEPS: ("millimegapixel_steps",),
-    Unit.PAGES: ("pages",),
-    Unit.GPU_MILLISECONDS: ("inference_ms",),
-    Unit.COST: ("cost_nano",),
-}
 
 
 class SpooledLedger:
@@ -197,21 +185,7 @@ class SpooledLedger:
         """
         await self.flush()
         start, end = window_bounds(meter.window, int(self._clock() * 1000), meter.time_zone)
-        amount = sum(usage_hourly.c[name] for name in _COLUMNS[meter.unit])
-        query = select(func.coalesce(func.sum(amount), 0)).where(
-            usage_hourly.c.tenant == tenant,
-            usage_hourly.c.hour >= start // _MS_PER_HOUR,
-            usage_hourly.c.hour < end // _MS_PER_HOUR,
-        )
-        if meter.capability != ANY_CAPABILITY:
-            query = query.where(usage_hourly.c.capability == meter.capability)
-        for column, value in (
-            (usage_hourly.c.model, meter.model),
-            (usage_hourly.c.key_id, meter.key_id),
-            (usage_hourly.c.subject, meter.subject),
-        ):
-            if value:
-                query = query.where(column == value)
+        query = consumption_query(tenant, meter, start, end)
         try:
             async with self._engine.connect() as connection:
                 used = int(await connection.scalar(query) or 0)
