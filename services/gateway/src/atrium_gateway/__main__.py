@@ -87,6 +87,7 @@ async def run(settings: GatewaySettings) -> None:
             services=fleet.watches,
             reports=core.reports,
             administration=core.administration,
+            standing=core.standing,
             now=lambda: datetime.now(UTC),
             live=LiveSessions(live_limits(settings)),
             max_picture_bytes=settings.max_picture_bytes,

@@ -59,6 +59,7 @@ EXPOSED_HEADERS = (
     "x-ratelimit-remaining-pages",
     "x-ratelimit-reset-pages",
     "x-atrium-id",
+    "x-atrium-next-page",
     "x-atrium-model",
     "x-atrium-seed",
     "x-atrium-steps",

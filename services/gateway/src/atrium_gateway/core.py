@@ -28,6 +28,7 @@ from atrium_gateway.identity import open_identity
 from atrium_gateway.quota.in_process import InProcessQuotaStore
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.settings import GatewaySettings
+from atrium_gateway.standing import Standing
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.tenants.repository import TenantRepository
 from atrium_gateway.usage.ledger import SpooledLedger
@@ -49,6 +50,7 @@ class Core:
         authenticator: Token -> principal.
         admission: Reserve, then settle.
         reports: What `/api/usage` shows.
+        standing: What is left of limits, and whose days are whose.
         tenants: Tenants, keys and limits in the database.
         tokens: Mints tokens.
         ledger: The ledger itself, for metrics and flushes.
@@ -58,6 +60,7 @@ class Core:
     authenticator: Authenticator
     admission: Admission
     reports: UsageReports
+    standing: Standing
     tenants: TenantRepository
     tokens: TokenAuthority
     ledger: SpooledLedger
@@ -109,12 +112,13 @@ async def open_core(
         tenants = TenantRepository(engine)
         directory = Directory(tenants, clock=time.monotonic)
         tokens = token_authority(settings, clock=clock)
+        reports = UsageReports(engine, flush=ledger.flush)
+        policy = LimitPolicy(
+            default_amount=settings.default_limit, default_window=settings.default_limit_window
+        )
         admission = Admission(
             directory=directory,
-            policy=LimitPolicy(
-                default_amount=settings.default_limit,
-                default_window=settings.default_limit_window,
-            ),
+            policy=policy,
             store=InProcessQuotaStore(clock=clock),
             ledger=ledger,
             prices=prices,
@@ -136,7 +140,14 @@ async def open_core(
         yield Core(
             authenticator=authenticator,
             admission=admission,
-            reports=UsageReports(engine, flush=ledger.flush),
+            reports=reports,
+            standing=Standing(
+                directory=directory,
+                policy=policy,
+                reports=reports,
+                catalogue=catalogue,
+                clock=clock,
+            ),
             tenants=tenants,
             tokens=tokens,
             ledger=ledger,

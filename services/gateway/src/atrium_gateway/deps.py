@@ -11,6 +11,7 @@ from atrium_gateway.administration.desk import Administration
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.live import LiveSessions
 from atrium_gateway.pipeline import Pipeline
+from atrium_gateway.standing import Standing
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.img2img import ImageEditUpstream
 from atrium_gateway.upstreams.img2text import ImageUnderstandingUpstream
@@ -69,6 +70,7 @@ class Gateway:
         services: Watches of every service's health, by service name.
         reports: What was used.
         administration: Where tenants, keys and limits are changed.
+        standing: What is left of the limits, and whose days are whose.
         now: The time, aware UTC.
         live: The sessions of live transcription.
         max_picture_bytes: Largest picture, mask or document.
@@ -87,6 +89,7 @@ class Gateway:
     services: Mapping[str, ServiceWatch]
     reports: UsageReports
     administration: Administration
+    standing: Standing
     now: Callable[[], datetime]
     live: LiveSessions = field(default_factory=LiveSessions)
     max_picture_bytes: int = 32 << 20

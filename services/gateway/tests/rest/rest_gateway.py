@@ -198,6 +198,7 @@ async def running_rest(
             services=fleet.watches,
             reports=core.reports,
             administration=core.administration,
+            standing=core.standing,
             now=lambda: datetime.now(UTC),
             live=LiveSessions(live),
             max_picture_bytes=2 << 20,

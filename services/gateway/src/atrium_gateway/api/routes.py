@@ -78,8 +78,7 @@ from atrium_gateway.api.speech_schema import (
 from atrium_gateway.api.speech_to_text import create_speech_to_text
 from atrium_gateway.api.text_to_image import create_text_to_image
 from atrium_gateway.api.text_to_speech import create_text_to_speech
-from atrium_gateway.api.usage import list_usage_events, show_usage
-from atrium_gateway.api.usage_schema import EventsAnswer, EventsQuery, UsageAnswer, UsageQuery
+from atrium_gateway.api.usage_routes import USAGE_PATHS
 from atrium_gateway.api.voices import create_voice, delete_voice, list_voices
 
 # The busiest first: the router tries them in this order.
@@ -239,14 +238,7 @@ PATHS = (
         operation(path="voice", answer=VoiceDeleted),
     ),
     Path("GET", "/api/models", list_model_details, "suite", operation(answer=ModelDetails)),
-    Path("GET", "/api/usage", show_usage, "suite", operation(query=UsageQuery, answer=UsageAnswer)),
-    Path(
-        "GET",
-        "/api/usage/events",
-        list_usage_events,
-        "suite",
-        operation(query=EventsQuery, answer=EventsAnswer),
-    ),
+    *USAGE_PATHS,
     *ADMIN_PATHS,
     Path("GET", "/health", show_health, "health", operation(answer=HealthAnswer, public=True)),
     Path(

@@ -1,0 +1,42 @@
+"""CSV as RFC 4180 says, safe to open in a spreadsheet; the exports of `/api/usage` use it.
+
+A text that a spreadsheet would take for a formula is led by an apostrophe; so is one that
+begins with an apostrophe, so that whoever takes one away reads what was written.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+CSV = "text/csv; charset=utf-8; header=present"
+"""Content type of the exports."""
+
+Cell = str | int | float | bool | Decimal | None
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "'", "＝", "＋", "－", "＠")  # noqa: RUF001
+"""First characters of what spreadsheets compute; the last four are the wide forms."""
+
+
+def csv_lines(rows: Iterable[Sequence[Cell]]) -> bytes:
+    """The lines of `rows`: UTF-8, ended by CR LF.
+
+    A missing value is empty, a truth ``true`` or ``false``.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows([_cell(cell) for cell in row] for row in rows)
+    return text.getvalue().encode()
+
+
+def plain_text(cell: str) -> str:
+    """A text cell as it was before it was made safe."""
+    return cell.removeprefix("'")
+
+
+def _cell(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, str):
+        return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    return f"{cell:f}" if isinstance(cell, Decimal) else str(cell)
