@@ -6,7 +6,7 @@ that breaks. `/v1` speaks OpenAI's shape, everything else RFC 9457.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -25,6 +25,7 @@ from atrium_common.errors import (
     DeadlineExceeded,
     InternalError,
     InvalidArgument,
+    LimitViolation,
     MediaError,
     NotFound,
     Overloaded,
@@ -36,6 +37,7 @@ from atrium_common.errors import (
     Unimplemented,
 )
 from atrium_gateway.middleware.request_record import record_of
+from atrium_gateway.quota.limits import NEVER
 from atrium_gateway.ratelimit import limit_headers, seconds_header
 
 logger = structlog.get_logger(__name__)
@@ -105,6 +107,7 @@ class HttpFailure:
         message: One sentence, without internals.
         param: Path of the offending field.
         headers: What to do next, in headers.
+        limits: The limits that refused, the one that holds longest first.
     """
 
     status: int
@@ -113,6 +116,7 @@ class HttpFailure:
     message: str
     param: str | None
     headers: Mapping[str, str]
+    limits: Sequence[Mapping[str, str | int | None]] = ()
 
 
 def describe(error: Exception, *, request_id: str) -> HttpFailure:
@@ -133,7 +137,22 @@ def describe(error: Exception, *, request_id: str) -> HttpFailure:
         kind = code = "insufficient_quota"
     if isinstance(error, NotFound) and error.field == "model":
         code = "model_not_found"
-    return HttpFailure(row.status, kind, code, error.message, error.field, _headers(error, row))
+    limits = [_limit(each) for each in error.violations] if isinstance(error, QuotaExceeded) else ()
+    headers = _headers(error, row)
+    return HttpFailure(row.status, kind, code, error.message, error.field, headers, limits)
+
+
+def _limit(violation: LimitViolation) -> Mapping[str, str | int | None]:
+    """A limit that refused, as a program reads it: which, how much, and when there is room."""
+    return {
+        "name": violation.name,
+        "scope": violation.scope,
+        "unit": violation.unit,
+        "window": violation.name.rpartition(":")[2],
+        "limit": violation.limit,
+        "remaining": violation.remaining,
+        "room_at": None if violation.reset_time >= NEVER else violation.reset_time.isoformat(),
+    }
 
 
 def exhausted(error: QuotaExceeded) -> bool:
@@ -149,7 +168,7 @@ def render(failure: HttpFailure, *, path: str, request_id: str) -> tuple[bytes, 
     """Gives the body and its content type, in the shape of the path's API."""
     if path.startswith("/v1"):
         return openai_body(failure), "application/json"
-    problem = {
+    problem: dict[str, object] = {
         "type": f"urn:atrium:error:{failure.code.replace('_', '-')}",
         "title": _title(failure.status),
         "status": failure.status,
@@ -158,6 +177,8 @@ def render(failure: HttpFailure, *, path: str, request_id: str) -> tuple[bytes, 
         "field": failure.param,
         "request_id": request_id,
     }
+    if failure.limits:
+        problem["limits"] = failure.limits
     return msgspec.json.encode(problem), PROBLEM_JSON
 
 

@@ -1,16 +1,29 @@
-"""What the limits say in headers, under OpenAI's names; for answers and refusals."""
+"""What the limits say in headers, under OpenAI's names and the IETF's; for answers and refusals."""
 
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from atrium_gateway.quota.amounts import amount_text
+
 _NEVER = 9999
 """Year of the reset time of a limit that never resets; no header is shown for it."""
+_SECOND = timedelta(seconds=1)
 
 
 class LimitView(Protocol):
     """What a header tells of a limit; a reservation's state and a violation have it."""
+
+    @property
+    def name(self) -> str:
+        """``level:selector:unit:window``; empty if it is not known."""
+        ...
+
+    @property
+    def window(self) -> timedelta:
+        """Length of the window; zero if time does not end it."""
+        ...
 
     @property
     def unit(self) -> str:
@@ -36,21 +49,45 @@ class LimitView(Protocol):
 def limit_headers(limits: Iterable[LimitView], *, now: datetime | None = None) -> dict[str, str]:
     """Gives `x-ratelimit-{limit,remaining,reset}-<unit>` of the tightest limit per unit.
 
+    All limits are in `ratelimit-policy` and `ratelimit`, as the IETF's draft has them
+    (draft-ietf-httpapi-ratelimit-headers-10): what is allowed in which time, what is left
+    and until when.
+
     Args:
-        limits: Tightest first; later ones of the same unit are left out.
+        limits: Tightest first.
         now: The time that resets are counted from; the wall clock if not given.
     """
-    headers: dict[str, str] = {}
+    limits = tuple(limits)
+    if not limits:
+        return {}
+    now = now or datetime.now(UTC)
+    headers = _all_of(limits, now)
     for limit in limits:
         unit = limit.unit.replace("_", "-")
         if f"x-ratelimit-limit-{unit}" in headers:
             continue
-        headers[f"x-ratelimit-limit-{unit}"] = str(limit.limit)
-        headers[f"x-ratelimit-remaining-{unit}"] = str(limit.remaining)
+        headers[f"x-ratelimit-limit-{unit}"] = amount_text(limit.unit, limit.limit)
+        headers[f"x-ratelimit-remaining-{unit}"] = amount_text(limit.unit, limit.remaining)
         if limit.reset_time.year < _NEVER:
-            wait = limit.reset_time - (now or datetime.now(UTC))
-            headers[f"x-ratelimit-reset-{unit}"] = span(wait)
+            headers[f"x-ratelimit-reset-{unit}"] = span(limit.reset_time - now)
     return headers
+
+
+def _all_of(limits: Iterable[LimitView], now: datetime) -> dict[str, str]:
+    policies, states = [], []
+    for limit in limits:
+        if not limit.name:
+            continue
+        policy, state = f'"{limit.name}";q={limit.limit}', f'"{limit.name}";r={limit.remaining}'
+        if limit.window:
+            policy += f";w={limit.window // _SECOND}"
+        if limit.reset_time.year < _NEVER:
+            state += f";t={max(0, math.ceil((limit.reset_time - now).total_seconds()))}"
+        policies.append(policy)
+        states.append(state)
+    if not policies:
+        return {}
+    return {"ratelimit-policy": ", ".join(policies), "ratelimit": ", ".join(states)}
 
 
 def seconds_header(wait: timedelta) -> str:

@@ -1,6 +1,5 @@
 """Subtitles, durations in headers, and the words for what is wrong."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from atrium_gateway.api import subtitles
 from atrium_gateway.api.cues import Cue
 from atrium_gateway.api.decode import explain
+from atrium_gateway.quota.limits import NEVER, LimitState
 from atrium_gateway.ratelimit import limit_headers, seconds_header, span
 
 
@@ -57,26 +57,24 @@ def test_retry_after_is_whole_and_never_zero():
     assert seconds_header(timedelta(seconds=1.2)) == "2"
 
 
-@dataclass(frozen=True)
-class State:
-    unit: str
-    limit: int
-    remaining: int
-    reset_time: datetime
-
-
-def test_tightest_limit_of_a_unit_is_shown():
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    hour = State("requests", 100, 3, now + timedelta(minutes=6))
-    day = State("requests", 1000, 900, now + timedelta(hours=6))
-    ever = State("tokens", 10, 5, datetime(9999, 12, 31, tzinfo=UTC))
+def test_the_tightest_limit_of_a_unit_is_shown_and_all_of_them_are_listed():
+    now, span_of_day = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1)
+    soon, later = now + timedelta(minutes=5, seconds=59.5), now + timedelta(hours=6)
+    hour = LimitState("requests", timedelta(hours=1), 100, 3, soon, "tenant:chat:requests:hour")
+    day = LimitState("requests", span_of_day, 1000, 900, later, "key:*:requests:day")
+    ever = LimitState("cost", timedelta(), 2_500_000, 1, NEVER, "user:*:cost:total")
     assert limit_headers([hour, day, ever], now=now) == {
+        "ratelimit-policy": '"tenant:chat:requests:hour";q=100;w=3600, '
+        '"key:*:requests:day";q=1000;w=86400, "user:*:cost:total";q=2500000',
+        "ratelimit": '"tenant:chat:requests:hour";r=3;t=360, '
+        '"key:*:requests:day";r=900;t=21600, "user:*:cost:total";r=1',
         "x-ratelimit-limit-requests": "100",
         "x-ratelimit-remaining-requests": "3",
         "x-ratelimit-reset-requests": "6m0s",
-        "x-ratelimit-limit-tokens": "10",
-        "x-ratelimit-remaining-tokens": "5",
+        "x-ratelimit-limit-cost": "2.5",
+        "x-ratelimit-remaining-cost": "0.000001",
     }
+    assert limit_headers([], now=now) == {}
 
 
 def test_unknown_parameter_inside_another_is_named_by_its_path():

@@ -1,5 +1,6 @@
 """Which limits and time zones may be stored; the repository asks before it writes."""
 
+import re
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -11,7 +12,8 @@ _CAPABILITIES: Final = [*(str(each) for each in Capability), ANY_CAPABILITY]
 _MOST_OF_A_MINUTE: Final = 7 * 10**10
 """A bucket counts 60,000 drops a unit, in numbers that stay whole under 2^53."""
 _MOST: Final = 2**50
-_LONGEST_MODEL: Final = 200
+_MODEL: Final = re.compile(r"[!#-\[\]-~]{1,200}")
+"""What the name of a limit may hold in a header: no spaces, quotes or backslashes."""
 
 
 def check_limit(limit: Limit, *, may_lift: bool) -> None:
@@ -56,9 +58,10 @@ def check_selector(selector: str) -> None:
             f"{selector!r} is no capability ({', '.join(_CAPABILITIES)}) and no model:<id>.",
             field="capability",
         )
-    if not 1 <= len(model) <= _LONGEST_MODEL or not model.isprintable() or " " in model:
+    if not _MODEL.fullmatch(model):
         raise InvalidArgument(
-            f"A model's id has 1 to {_LONGEST_MODEL} characters without spaces.", field="model"
+            "A model's id has 1 to 200 characters of ASCII without spaces and quotes.",
+            field="model",
         )
 
 

@@ -5,10 +5,9 @@ the key's and the user's, which count for themselves. All of them must hold.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import quote
 
-from atrium_gateway.auth.principal import Principal
 from atrium_gateway.quota.limits import (
     ANY_CAPABILITY,
     MODEL_PREFIX,
@@ -24,6 +23,20 @@ _ZONED: Final = frozenset({Window.DAY, Window.MONTH})
 _MOST_KEPT: Final = 20_000
 
 Meters = tuple[Meter, ...]
+
+
+class Requester(Protocol):
+    """Who sends a request, as far as limits care; a `Principal` is one."""
+
+    @property
+    def key_id(self) -> str | None:
+        """Id of the API key, or ``None`` for a token."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """User that a token stands for."""
+        ...
 
 
 class LimitPolicy:
@@ -65,7 +78,7 @@ class LimitPolicy:
             if limit.amount is not None
         )
 
-    def meters(self, tenant: Tenant, principal: Principal, capability: str, model: str) -> Meters:
+    def meters(self, tenant: Tenant, principal: Requester, capability: str, model: str) -> Meters:
         """Every limit that binds a request, bound to its counter.
 
         Args:
@@ -113,7 +126,7 @@ class LimitPolicy:
         return (Limit(capability, Unit.REQUESTS, self._default_window, self._default_amount),)
 
 
-def _subjects(principal: Principal) -> Sequence[str]:
+def _subjects(principal: Requester) -> Sequence[str]:
     user = USER_LEVEL + principal.subject
     return (KEY_LEVEL + principal.key_id, user) if principal.key_id else (user,)
 

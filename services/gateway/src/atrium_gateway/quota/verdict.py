@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from atrium_common.errors import LimitViolation, QuotaExceeded
+from atrium_gateway.quota.amounts import amount_text
 from atrium_gateway.quota.limits import NEVER, WINDOW_LENGTH, LimitState, Meter, Window
 
 _SOON = timedelta(milliseconds=1)
 _BUDGETS = frozenset({Window.DAY, Window.MONTH, Window.TOTAL})
+_MINUTE_MS = 60_000
 _NEVER_MS = int(NEVER.timestamp()) * 1000
 
 
@@ -43,7 +45,7 @@ def states(
 ) -> tuple[LimitState, ...]:
     """The limits once `taken` is taken, the tightest first."""
     found = [
-        _state(meter, reading, reading.used + amount)
+        _state(meter, reading, reading.used + amount, drains=amount)
         for meter, reading, amount in zip(meters, readings, taken, strict=True)
     ]
     if len(found) > 1:
@@ -84,14 +86,18 @@ def _free_share(state: LimitState) -> float:
     return state.remaining / (state.limit or 1)
 
 
-def _state(meter: Meter, reading: Reading, used: int) -> LimitState:
+def _state(meter: Meter, reading: Reading, used: int, *, drains: int = 0) -> LimitState:
+    """The limit with `used`; of a bucket, `drains` of it came after the reading."""
     free = meter.limit - used
+    resets = reading.resets
+    if meter.window is Window.MINUTE and meter.limit:
+        resets += -(-drains * _MINUTE_MS // meter.limit)
     return LimitState(
         meter.unit,
         WINDOW_LENGTH[meter.window],
         meter.limit // meter.scale,
         free // meter.scale if free > 0 else 0,
-        _time(reading.resets),
+        _time(resets),
         meter.name,
     )
 
@@ -115,10 +121,13 @@ def _message(meter: Meter, reading: Reading, amount: int) -> str:
     if meter.window is Window.CONCURRENT:
         return f"The limit of {state.limit} concurrent requests ({meter.scope}) is reached."
     span = "in total" if meter.window is Window.TOTAL else f"per {meter.window}"
-    needed = -(-amount // meter.scale)
+    limit, left, needed = (
+        amount_text(meter.unit, count)
+        for count in (state.limit, state.remaining, -(-amount // meter.scale))
+    )
     text = (
-        f"The limit of {state.limit} {unit} {span} ({meter.scope}) leaves "
-        f"{state.remaining}; this request needs up to {needed}."
+        f"The limit of {limit} {unit} {span} ({meter.scope}) leaves "
+        f"{left}; this request needs up to {needed}."
     )
     if meter.window is not Window.TOTAL and amount <= meter.limit:
         text += f" There is room for it at {_time(reading.fits):%Y-%m-%d %H:%M:%S} UTC."

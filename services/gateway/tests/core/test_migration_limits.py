@@ -1,0 +1,84 @@
+"""Migration 0003 with data there, up and down, on SQLite and on PostgreSQL."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+
+import atrium_gateway
+from atrium_gateway.database import open_engine
+from atrium_gateway.testing.servers import postgres_server
+
+_BEFORE = (
+    "INSERT INTO tenants VALUES ('acme', 'Acme', false, false, 1.0, '2026-01-01 00:00:00+00:00')",
+    "INSERT INTO tenant_limits VALUES ('acme', 'chat', 'requests', 'hour', 7)",
+    "INSERT INTO tenant_limits VALUES ('acme', '*', 'tokens', 'month', NULL)",
+)
+_NEW = (
+    "INSERT INTO tenant_limits VALUES ('acme', 'key:k', 'chat', 'requests', 'hour', 1)",
+    "INSERT INTO tenant_limits VALUES ('acme', 'tenant', 'model:m', 'requests', 'hour', 1)",
+    "INSERT INTO tenant_limits VALUES ('acme', 'tenant', 'chat', 'cost', 'hour', 1)",
+    "UPDATE tenants SET plan = 'pro', time_zone = 'Asia/Tokyo'",
+)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path}/x.db"
+        return
+    with postgres_server() as server:
+        yield server.new_database("limits")
+
+
+def up(connection: Connection, revision: str) -> None:
+    command.upgrade(config(connection), revision)
+
+
+def down(connection: Connection, revision: str) -> None:
+    command.downgrade(config(connection), revision)
+
+
+def config(connection: Connection) -> Config:
+    made = Config()
+    folder = Path(atrium_gateway.__file__).parent / "migrations"
+    made.set_main_option("script_location", str(folder))
+    made.attributes["connection"] = connection
+    return made
+
+
+async def test_limits_that_are_there_stay_their_tenants_own(url):
+    engine = open_engine(url)
+    async with engine.connect() as connection:
+        await connection.run_sync(up, "0002")
+        for statement in _BEFORE:
+            await connection.execute(text(statement))
+        await connection.run_sync(up, "0003")
+        rows = await connection.execute(text("SELECT * FROM tenant_limits ORDER BY selector"))
+        assert [tuple(row) for row in rows] == [
+            ("acme", "tenant", "*", "tokens", "month", None),
+            ("acme", "tenant", "chat", "requests", "hour", 7),
+        ]
+        rows = await connection.execute(text("SELECT id, plan, time_zone, fallback FROM tenants"))
+        assert [tuple(row) for row in rows] == [("acme", None, "UTC", "local")]
+        rows = await connection.execute(text("SELECT * FROM plan_limits ORDER BY 1, amount"))
+        assert [tuple(row) for row in rows] == [
+            ("free", "*", "requests", "minute", 10),
+            ("free", "*", "tokens", "month", 100_000),
+            ("pro", "*", "requests", "minute", 100),
+            ("pro", "*", "tokens", "month", 1_000_000),
+        ]
+        for statement in _NEW:
+            await connection.execute(text(statement))
+        await connection.run_sync(down, "0002")
+        rows = await connection.execute(text("SELECT * FROM tenant_limits ORDER BY capability"))
+        assert [tuple(row) for row in rows] == [
+            ("acme", "*", "tokens", "month", None),
+            ("acme", "chat", "requests", "hour", 7),
+        ]
+        await connection.run_sync(up, "0003")
+        await connection.rollback()
+    await engine.dispose()
