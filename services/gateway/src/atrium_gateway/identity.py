@@ -1,10 +1,13 @@
 """Who calls, composed: keys, tokens and what is told of their use. `core.py` enters it."""
 
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from atrium_common.catalogue import Catalogue
 from atrium_gateway.auth.authenticator import Authenticator
+from atrium_gateway.auth.documents import DocumentFetcher
+from atrium_gateway.auth.issuers import TokenIssuers
 from atrium_gateway.auth.key_uses import KeyUses
 from atrium_gateway.auth.tokens import TokenAuthority
 from atrium_gateway.settings import GatewaySettings
@@ -33,7 +36,14 @@ async def open_identity(
         clock: Returns Unix seconds.
     """
     uses = KeyUses(tenants.note_uses, clock=clock)
-    async with uses.writing():
+    issuers = None
+    if settings.oidc_issuers:
+        issuers = TokenIssuers(
+            settings.oidc_issuers, fetch=DocumentFetcher(), clock=clock, monotonic=time.monotonic
+        )
+    async with uses.writing(), AsyncExitStack() as stack:
+        if issuers is not None:
+            stack.push_async_callback(issuers.close)
         yield Authenticator(
             directory=directory,
             tokens=tokens,
@@ -41,6 +51,7 @@ async def open_identity(
             clock=clock,
             note_use=uses.note,
             model_ids=lambda names: model_ids(catalogue, names),
+            issuers=issuers,
         )
 
 

@@ -7,12 +7,13 @@ Every field is `ATRIUM_GATEWAY_<FIELD>`; a variable that is not set there falls 
 import os
 import secrets
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from atrium_common.settings import SharedPrefixSettings
+from atrium_gateway.auth.issuer_rules import IssuerRules
 from atrium_gateway.egress.addresses import read_network
 from atrium_gateway.egress.rules import EgressRules
 from atrium_gateway.egress.targets import read_host_rule
@@ -80,6 +81,8 @@ class GatewaySettings(SharedPrefixSettings):
     """`iss` that a token must carry."""
     jwt_audience: str = "atrium"
     """`aud` that a token must carry."""
+    oidc_issuers: tuple[IssuerRules, ...] = ()
+    """OIDC issuers whose tokens are taken, as JSON: a list of what `IssuerRules` names."""
     key_pepper: SecretStr | None = None
     """Key of the HMAC over API keys; made and kept in `state_dir` if not given."""
 
@@ -149,6 +152,13 @@ class GatewaySettings(SharedPrefixSettings):
         for network in networks:
             read_network(network)
         return networks
+
+    @model_validator(mode="after")
+    def _issuers_differ(self) -> Self:
+        names = [self.jwt_issuer, *(rules.issuer for rules in self.oidc_issuers)]
+        if len(set(names)) < len(names):
+            raise ValueError("jwt_issuer and oidc_issuers must all differ")
+        return self
 
     def egress_rules(self) -> EgressRules | None:
         """What may be fetched by URL; ``None`` for nothing."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from atrium_common.errors import PermissionDenied, Unauthenticated
+from atrium_gateway.auth.issuers import TokenIssuers
 from atrium_gateway.auth.keys import KEY_PREFIX, digest_key, key_id_of
 from atrium_gateway.auth.networks import read_networks, within
 from atrium_gateway.auth.principal import Principal
@@ -15,6 +16,8 @@ from atrium_gateway.tenants.domain import ApiKey
 
 _MAX_TOKEN_CHARACTERS = 8192
 _MAX_ENTRIES = 10_000
+_ISSUER_SECONDS = 60.0
+"""How long a check is remembered where issuers may withdraw keys."""
 
 
 class Authenticator:
@@ -29,6 +32,7 @@ class Authenticator:
         clock: Returns Unix seconds.
         note_use: Is told the id of each key as it is used; must not wait.
         model_ids: Gives the catalogue's ids for ids and aliases.
+        issuers: Checks tokens of OIDC issuers; none are taken if not given.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Authenticator:
         clock: Callable[[], float],
         note_use: Callable[[str], None] = lambda key_id: None,
         model_ids: Callable[[frozenset[str]], frozenset[str]] = lambda names: names,
+        issuers: TokenIssuers | None = None,
     ) -> None:
         self._directory = directory
         self._tokens = tokens
@@ -47,6 +52,7 @@ class Authenticator:
         self._clock = clock
         self._note_use = note_use
         self._model_ids = model_ids
+        self._issuers = issuers
         self._known: dict[bytes, tuple[float, Principal]] = {}
         self._epoch = -1
 
@@ -115,6 +121,8 @@ class Authenticator:
         )
 
     async def _check_token(self, text: str) -> Principal:
+        if self._issuers is not None and self._issuers.knows(text):
+            return await self._issuers.check(text)
         principal = self._tokens.check(text)
         if principal.key_id is not None:
             # It was minted with a key, and ends with it.
@@ -166,4 +174,7 @@ class Authenticator:
         if len(self._known) >= _MAX_ENTRIES:
             self._known.clear()
         ends = principal.expires_at.timestamp() if principal.expires_at else float("inf")
+        if self._issuers is not None:
+            # An issuer that withdraws a key tells nobody.
+            ends = min(ends, self._clock() + _ISSUER_SECONDS)
         self._known[digest] = (ends, principal)

@@ -1,4 +1,4 @@
-"""JSON web tokens of tenants: HS256 alone, checked and minted by joserfc."""
+"""JSON web tokens of the gateway itself: HS256 alone, checked and minted by joserfc."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from atrium_common.errors import Unauthenticated
+from atrium_gateway.auth.claims import check_times, is_addressed, is_name, strings, token_invalid
 from atrium_gateway.auth.principal import ANY_SCOPE, Principal
 
 _ALGORITHMS = ["HS256"]
 _CLOCK_SKEW_SECONDS = 5
-_MAX_TEXT = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,60 +94,26 @@ class TokenAuthority:
         try:
             decoded = jwt.decode(token, self._key, algorithms=_ALGORITHMS)
         except (JoseError, ValueError, TypeError, UnicodeError) as err:
-            raise _invalid() from err
+            raise token_invalid() from err
         claims = decoded.claims
-        self._check_times(claims)
-        if claims.get("iss") != self._issuer or not self._addressed(claims.get("aud")):
-            raise _invalid()
+        ends = check_times(claims, now=self._clock(), late=0, early=_CLOCK_SKEW_SECONDS)
+        if claims.get("iss") != self._issuer or not is_addressed(claims.get("aud"), self._audience):
+            raise token_invalid()
         tenant, subject = claims.get("tenant"), claims.get("sub")
-        if not _is_name(tenant) or not _is_name(subject):
-            raise _invalid()
+        if not is_name(tenant) or not is_name(subject):
+            raise token_invalid()
         key_id = claims.get("key")
-        if key_id is not None and not _is_name(key_id):
-            raise _invalid()
+        if key_id is not None and not is_name(key_id):
+            raise token_invalid()
         return Principal(
             tenant=str(tenant),
             subject=str(subject),
             key_id=key_id,
-            models=_strings(claims["models"]) if "models" in claims else None,
-            roles=_strings(claims.get("roles", [])),
+            models=strings(claims["models"]) if "models" in claims else None,
+            roles=strings(claims.get("roles", [])),
             scopes=_scopes(claims),
-            expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+            expires_at=datetime.fromtimestamp(ends, UTC),
         )
-
-    def _addressed(self, audience: object) -> bool:
-        if isinstance(audience, list):
-            return self._audience in audience
-        return audience == self._audience
-
-    def _check_times(self, claims: Mapping[str, object]) -> None:
-        now = self._clock()
-        expires, starts = claims.get("exp"), claims.get("nbf", 0)
-        issued = claims.get("iat", 0)
-        if not (_is_time(expires) and _is_time(starts) and _is_time(issued)):
-            raise _invalid()
-        if now >= float(str(expires)):
-            raise Unauthenticated("The token has expired.", reason="TOKEN_EXPIRED")
-        if max(float(str(starts)), float(str(issued))) > now + _CLOCK_SKEW_SECONDS:
-            raise _invalid()
-
-
-def _invalid() -> Unauthenticated:
-    return Unauthenticated("The token does not hold.", reason="TOKEN_INVALID")
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT
-
-
-def _strings(value: object) -> frozenset[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise _invalid()
-    return frozenset(value)
 
 
 def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
@@ -156,5 +121,5 @@ def _scopes(claims: Mapping[str, object]) -> frozenset[str]:
         return frozenset({ANY_SCOPE})
     scope = claims["scope"]
     if not isinstance(scope, str):
-        raise _invalid()
+        raise token_invalid()
     return frozenset(scope.split())
