@@ -211,3 +211,13 @@ async def test_an_event_waits_for_its_disk_and_not_for_the_database(engine, tmp_
     await ledger.flush()
     assert len(await ids_of(engine)) == 20
     await ledger.stop()
+
+
+async def test_a_text_that_no_column_takes_does_not_hold_up_what_follows(engine, tmp_path):
+    long = make_event(1, subject="\0" + "ü" * 300, request_id="r" * 1000)
+    (tmp_path / "0000000001.spool").write_bytes(frame(long) + frame(make_event(2)))
+    ledger = make_ledger(engine, tmp_path)
+    await ledger.start(PriceBook())
+    assert len(await ids_of(engine)) == 2
+    assert {key[5] for key in await rolled_up(engine)} == {"ü" * 200, "u"}
+    await ledger.stop()

@@ -1,12 +1,21 @@
 """How an event lies in the database: one row, its counts in the order of the tables."""
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
+from sqlalchemy import String
 
 from atrium_gateway.database import DriverValue
 from atrium_gateway.usage.records import UsageEvent
-from atrium_gateway.usage.tables import COUNTS
+from atrium_gateway.usage.tables import COUNTS, usage_events
 
 _JSON = msgspec.json.Encoder()
+_LENGTHS: Final[Mapping[str, int]] = {
+    column.name: column.type.length
+    for column in usage_events.columns
+    if isinstance(column.type, String) and column.type.length and not column.nullable
+}
 
 
 def counts_of(event: UsageEvent) -> tuple[int, ...]:
@@ -26,6 +35,19 @@ def counts_of(event: UsageEvent) -> tuple[int, ...]:
         event.inference_ms,
         event.cost_nano,
     )
+
+
+def storable(event: UsageEvent) -> UsageEvent:
+    """`event` with texts that the database takes: cut to its columns, without NUL.
+
+    One text that it refused would keep all that follows out of it, for ever.
+    """
+    unfit = {
+        name: text.replace("\0", "")[:length]
+        for name, length in _LENGTHS.items()
+        if len(text := getattr(event, name)) > length or "\0" in text
+    }
+    return msgspec.structs.replace(event, **unfit) if unfit else event
 
 
 def event_row(event: UsageEvent) -> dict[str, DriverValue]:

@@ -10,15 +10,14 @@ from typing import NamedTuple
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from atrium_gateway.database import DriverInsert, upsert
+from atrium_gateway.usage.batch import batch_for
 from atrium_gateway.usage.framing import records
 from atrium_gateway.usage.records import UsageEvent, events_of
 from atrium_gateway.usage.rollup import roll_up
-from atrium_gateway.usage.rows import event_row
+from atrium_gateway.usage.rows import event_row, storable
 from atrium_gateway.usage.spool import Position, Spool, segment_path, segments
-from atrium_gateway.usage.tables import SUMS, usage_events, usage_hourly
 
 _log = structlog.get_logger(__name__)
 
@@ -49,15 +48,7 @@ class LedgerWriter:
         self._interval = interval
         self._position = Position(min(segments(spool.folder), default=0), 0)
         self._turn = asyncio.Lock()
-        insert = upsert(engine.dialect.name)
-        new_only = insert(usage_events).on_conflict_do_nothing(index_elements=[usage_events.c.id])
-        self._insert = DriverInsert(new_only, engine.dialect)
-        self._insert_returning = new_only.returning(usage_events.c.id)
-        added = insert(usage_hourly)
-        sums = {name: usage_hourly.c[name] + added.excluded[name] for name in SUMS}
-        self._add = added.on_conflict_do_update(
-            index_elements=list(usage_hourly.primary_key.columns), set_=sums
-        )
+        self._batch = batch_for(engine.dialect)
 
     async def run(self) -> None:
         """Writes until cancelled; a database that is away is tried again, ever more slowly."""
@@ -113,7 +104,7 @@ class LedgerWriter:
             if record is None:
                 spoilt += 1
             else:
-                events += events_of(record)
+                events += map(storable, events_of(record))
         if consumed or number == committed.segment:
             return _Batch(events, spoilt, Position(number, offset + consumed), ())
         # Nothing whole is left (at most a torn tail): on to the next segment.
@@ -126,15 +117,8 @@ class LedgerWriter:
         if not rows:
             return
         async with self._engine.connect() as connection:
-            if await self._insert.execute(connection, rows) == len(rows):
-                await self._finish(connection, events=list(by_id.values()))
-                return
-            # Some were there already; which ones, only the slower statement tells.
-            await connection.rollback()
-            inserted = await connection.execute(self._insert_returning, rows)
-            await self._finish(connection, events=[by_id[row[0]] for row in inserted])
-
-    async def _finish(self, connection: AsyncConnection, *, events: Sequence[UsageEvent]) -> None:
-        if events:
-            await connection.execute(self._add, roll_up(events))
-        await connection.commit()
+            new = await self._batch.insert_events(connection, rows)
+            if new:
+                sums = roll_up(by_id[each] for each in sorted(new))
+                await self._batch.add_sums(connection, sums)
+            await connection.commit()

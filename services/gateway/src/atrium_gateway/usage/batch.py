@@ -1,0 +1,106 @@
+"""How a batch of events and its roll-ups reach each database; the writer picks one.
+
+PostgreSQL gets a batch as one statement with one JSON document: a statement per row costs
+several times what the database itself needs. SQLite gets the rows as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+from sqlalchemy import Dialect, Table
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from atrium_gateway.database import DriverInsert, DriverValue
+from atrium_gateway.usage.tables import SUMS, usage_events, usage_hourly
+
+Rows = Sequence[Mapping[str, DriverValue]]
+
+
+class Batch(Protocol):
+    """Writes rows within the transaction of a connection."""
+
+    async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
+        """Inserts rows of `usage_events` whose ids are not there yet; returns those ids.
+
+        May start the transaction anew: it comes first.
+        """
+        ...
+
+    async def add_sums(self, connection: AsyncConnection, rows: Rows) -> None:
+        """Adds rows of `usage_hourly` to what is there."""
+        ...
+
+
+class PostgresBatch:
+    """One statement for all rows, taken in their order: who sorts them can't deadlock."""
+
+    def __init__(self) -> None:
+        names = ", ".join(column.name for column in usage_events.columns)
+        self._insert = (
+            f"INSERT INTO usage_events ({names}) SELECT {names} "
+            f"{_rows_of(usage_events)} ON CONFLICT (id) DO NOTHING RETURNING id"
+        )
+        names = ", ".join(column.name for column in usage_hourly.columns)
+        key = ", ".join(column.name for column in usage_hourly.primary_key)
+        sums = ", ".join(f"{name} = usage_hourly.{name} + excluded.{name}" for name in SUMS)
+        self._add = (
+            f"INSERT INTO usage_hourly ({names}) SELECT {names} "
+            f"{_rows_of(usage_hourly)} ON CONFLICT ({key}) DO UPDATE SET {sums}"
+        )
+
+    async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
+        """Inserts what is new."""
+        inserted = await connection.exec_driver_sql(self._insert, (_json(rows),))
+        return {row[0] for row in inserted}
+
+    async def add_sums(self, connection: AsyncConnection, rows: Rows) -> None:
+        """Adds them up."""
+        await connection.exec_driver_sql(self._add, (_json(rows),))
+
+
+class SqliteBatch:
+    """The driver's own loop over rows, which costs no round trips.
+
+    Args:
+        dialect: Dialect of the database.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        new_only = sqlite.Insert(usage_events).on_conflict_do_nothing(
+            index_elements=[usage_events.c.id]
+        )
+        self._insert = DriverInsert(new_only, dialect)
+        self._insert_returning = new_only.returning(usage_events.c.id)
+        added = sqlite.Insert(usage_hourly)
+        self._add = added.on_conflict_do_update(
+            index_elements=list(usage_hourly.primary_key.columns),
+            set_={name: usage_hourly.c[name] + added.excluded[name] for name in SUMS},
+        )
+
+    async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
+        """Inserts what is new."""
+        if await self._insert.execute(connection, rows) == len(rows):
+            return {str(row["id"]) for row in rows}
+        # Some were there already; which ones, only the slower statement tells.
+        await connection.rollback()
+        inserted = await connection.execute(self._insert_returning, list(rows))
+        return {row[0] for row in inserted}
+
+    async def add_sums(self, connection: AsyncConnection, rows: Rows) -> None:
+        """Adds them up."""
+        await connection.execute(self._add, list(rows))
+
+
+def batch_for(dialect: Dialect) -> Batch:
+    """The way into a database of `dialect`."""
+    return PostgresBatch() if dialect.name == "postgresql" else SqliteBatch(dialect)
+
+
+def _rows_of(table: Table) -> str:
+    return f"FROM json_populate_recordset(NULL::{table.name}, CAST(%s AS json))"
+
+
+def _json(rows: Rows) -> str:
+    return msgspec.json.encode(rows).decode()
