@@ -5,7 +5,15 @@
 #   fonts-dejavu-core: the letters of the pages that the reading tests read.
 #   tesseract-ocr: the program that reads where its library can't be imported.
 #   redis-server, postgresql: each test starts servers of its own and ends them.
+#   oidc-provider, by npm with its own Node: a real issuer for the tests of OIDC tokens.
 set -euo pipefail
+
+issuer=$(dirname "$0")/../services/gateway/tests/oidc/provider
+if [[ ! -x $issuer/node_modules/.bin/node || $issuer/package-lock.json -nt $issuer/node_modules ]]; then
+  echo "test: npm ci in ${issuer#*../}"
+  npm ci --prefix "$issuer" --silent --no-audit --no-fund
+  touch "$issuer/node_modules"
+fi
 
 # Debian puts PostgreSQL's server programs into no folder of PATH.
 has_postgres() {
