@@ -2,13 +2,22 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import fields
 
 from atrium_gateway.api.usage_csv import csv_lines, plain_text
+from atrium_gateway.api.usage_schema import (
+    EventsQuery,
+    StatementQuery,
+    SummaryQuery,
+    UsageQuery,
+)
 from atrium_gateway.tenants.domain import Tenant
 from atrium_gateway.usage.price_list import PriceVersion
 from atrium_gateway.usage.price_store import PriceRepository
@@ -18,6 +27,7 @@ from atrium_gateway.usage.reports_calendar import unix_ms
 NOON = datetime(2026, 3, 28, 12, 30, tzinfo=UTC)
 """In Berlin, the clocks go forward in the night that follows."""
 HOUR = timedelta(hours=1)
+DOCS = Path(__file__).parents[4] / "docs" / "api.md"
 SPAN = {"start_time": "2026-03-28T00:00:00Z", "end_time": "2026-03-31T00:00:00Z"}
 SPITEFUL = ["=1+1", "+1", "-1", "@SUM(A1)", "'quoted'", '"', "a,b", "a\r\nb", "\tx", "", "ü€😀"]
 
@@ -76,6 +86,21 @@ def read(text):
     """The rows of an export, as whoever knows its rules reads them."""
     rows = csv.DictReader(io.StringIO(text, newline=""))
     return [{name: plain_text(cell) for name, cell in row.items()} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        ("/api/usage", UsageQuery),
+        ("/api/usage/events", EventsQuery),
+        ("/api/usage/summary", SummaryQuery),
+        ("/api/usage/statement", StatementQuery),
+    ],
+)
+def test_docs_list_the_parameters(path, query):
+    section = DOCS.read_text().split(f"### `GET {path}`\n", 1)[1].split("\n### ", 1)[0]
+    (line,) = re.findall(r"^- \*\*Honoured:\*\* (.*)$", section, re.MULTILINE)
+    assert set(re.findall(r"`([^`]+)`", line)) == {each.encode_name for each in fields(query)}
 
 
 async def test_groups_and_buckets_are_exact_within_the_period(told):
