@@ -3,30 +3,25 @@
 `app.py`, the admission server and the tests enter `open_core`; the CLI uses the parts.
 """
 
-import asyncio
-import fcntl
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils import uuid7
 
 from atrium_common.catalogue import Catalogue
-from atrium_common.errors import AtriumError, Conflict
 from atrium_gateway.administration.desk import Administration
 from atrium_gateway.admission import Admission
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.auth.tokens import TokenAuthority
 from atrium_gateway.database import open_engine, upgrade
 from atrium_gateway.identity import open_identity
-from atrium_gateway.quota.in_process import InProcessQuotaStore
 from atrium_gateway.quota.policy import LimitPolicy
+from atrium_gateway.replica import alone, open_quota_store, own_spool
+from atrium_gateway.replica import sweeping as leases_swept
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.standing import Standing
 from atrium_gateway.tenants.directory import Directory
@@ -36,10 +31,6 @@ from atrium_gateway.usage.price import catalogue_costs, catalogue_prices
 from atrium_gateway.usage.price_store import PriceRepository
 from atrium_gateway.usage.price_watch import watched_prices
 from atrium_gateway.usage.reports import UsageReports
-
-_log = structlog.get_logger(__name__)
-
-_SWEEP_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +65,7 @@ async def open_core(
     catalogue: Catalogue | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Core]:
-    """Opens the core of the one gateway process over `settings.state_dir`.
+    """Opens the core of a gateway process over `settings.state_dir`.
 
     Upgrades the database, closes what a crash left open and starts the background tasks;
     on leaving, writes out everything.
@@ -85,16 +76,17 @@ async def open_core(
         clock: Returns Unix seconds.
 
     Raises:
-        Conflict: Another gateway process runs over the same state.
+        Conflict: Another gateway process runs over the same state, and no store is shared.
         CatalogueError: The catalogue can't be read.
         Unavailable: Disk or database refuse.
     """
     catalogue = catalogue or Catalogue.load(settings.catalogue)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_only_process(settings.lock_file))
+        spool = stack.enter_context(own_spool(settings))
         engine = open_engine(settings.resolved_database_url())
         stack.push_async_callback(engine.dispose)
-        await upgrade(engine)
+        with alone(settings.state_dir / "upgrade.lock"):
+            await upgrade(engine)
         books = PriceRepository(engine)
         # To the millisecond, as the ledger has it: what is admitted now has prices.
         now = datetime.fromtimestamp(int(clock() * 1000) / 1000, UTC)
@@ -102,16 +94,20 @@ async def open_core(
         prices = await stack.enter_async_context(watched_prices(books))
         ledger = SpooledLedger(
             engine,
-            settings.spool_dir,
+            spool,
             segment_bytes=settings.spool_segment_bytes,
             write_interval=settings.writer_interval_seconds,
             clock=clock,
         )
         stack.push_async_callback(ledger.stop)
-        await ledger.start(prices)
+        shared = settings.quota_redis_url is not None
+        await ledger.start(prices, leave_open=shared)
         tenants = TenantRepository(engine)
         directory = Directory(tenants, clock=time.monotonic)
         tokens = token_authority(settings, clock=clock)
+        store = await stack.enter_async_context(
+            open_quota_store(settings, falls_back=directory.falls_back, clock=clock)
+        )
         reports = UsageReports(engine, flush=ledger.flush)
         policy = LimitPolicy(
             default_amount=settings.default_limit, default_window=settings.default_limit_window
@@ -119,14 +115,16 @@ async def open_core(
         admission = Admission(
             directory=directory,
             policy=policy,
-            store=InProcessQuotaStore(clock=clock),
+            store=store,
             ledger=ledger,
             prices=prices,
             lease=timedelta(seconds=settings.lease_seconds),
             clock=clock,
             new_id=lambda: str(uuid7()),
         )
-        await stack.enter_async_context(_sweeping(admission))
+        if shared:
+            admission.sweeper.adopt(ledger.recovered)
+        await stack.enter_async_context(leases_swept(admission))
         authenticator = await stack.enter_async_context(
             open_identity(
                 settings,
@@ -188,46 +186,3 @@ async def open_tenants(
         yield TenantRepository(engine), engine
     finally:
         await engine.dispose()
-
-
-@contextmanager
-def _only_process(file: Path) -> Iterator[None]:
-    """Holds a lock: quotas counted in memory hold only if one process counts them."""
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise Conflict(
-                f"Another gateway process runs over {file.parent}; the in-process quota "
-                "store allows one.",
-                reason="GATEWAY_RUNNING",
-            ) from err
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@asynccontextmanager
-async def _sweeping(admission: Admission) -> AsyncIterator[None]:
-    """Closes reservations whose lease has passed, for as long as it is entered."""
-
-    async def sweep() -> None:
-        while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
-            try:
-                await admission.expire()
-            except AtriumError as err:
-                _log.warning("sweep_failed", reason=err.reason)
-            except Exception as err:
-                # The task's edge: a sweep that breaks must not be the last one.
-                _log.error("sweeper_broken", exc_info=err)
-
-    task = asyncio.create_task(sweep(), name="lease-sweeper")
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

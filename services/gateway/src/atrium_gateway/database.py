@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, DateTime, Dialect, Insert, MetaData, event, make_url
+from sqlalchemy import Connection, DateTime, Dialect, Insert, MetaData, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -31,6 +31,7 @@ metadata = MetaData(
 DriverValue = int | str | bool | None
 
 _BUSY_SECONDS = 10
+_UPGRADE_LOCK = 0x6174726975
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     # A spool file is deleted once its rows are committed, so a commit must be on disk.
@@ -120,6 +121,9 @@ async def upgrade(engine: AsyncEngine) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # Two gateways that start at once must not both build the schema.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection

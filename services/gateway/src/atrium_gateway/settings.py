@@ -90,6 +90,9 @@ class GatewaySettings(SharedPrefixSettings):
     """Requests per tenant, capability and `default_limit_window`; ``none`` for no such limit."""
     default_limit_window: Window = Window.HOUR
     """Window of `default_limit`."""
+    quota_redis_url: SecretStr | None = None
+    """Redis that gateway processes count limits in together, ``redis://`` or ``rediss://``; if
+    not given, the one process counts in memory."""
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
     """Life of a reservation that is neither renewed nor settled."""
     spool_segment_bytes: int = Field(default=4 << 20, ge=4096)
@@ -176,7 +179,7 @@ class GatewaySettings(SharedPrefixSettings):
 
     @property
     def spool_dir(self) -> Path:
-        """Folder of the ledger's spool; one gateway process owns it."""
+        """Folder of the ledger's spool; further processes take ones beside it."""
         return self.state_dir / "spool"
 
     @property

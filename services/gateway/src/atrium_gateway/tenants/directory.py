@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import PermissionDenied, Unauthenticated, Unavailable
-from atrium_gateway.tenants.domain import ApiKey, Tenant
+from atrium_gateway.tenants.domain import ApiKey, Fallback, Tenant
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -123,6 +123,11 @@ class Directory:
         if tenant.blocked:
             raise PermissionDenied("The tenant is blocked.", reason="TENANT_BLOCKED")
         return tenant
+
+    def falls_back(self, tenant_id: str) -> bool:
+        """Whether a tenant's rates may be counted by each gateway alone for a while."""
+        tenant = self._tenants.get(tenant_id)
+        return tenant is None or tenant.fallback is Fallback.LOCAL
 
     def _forget(self) -> None:
         self._tenants.clear()
