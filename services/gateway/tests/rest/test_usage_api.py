@@ -11,7 +11,6 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import fields
 
-from atrium_gateway.api.usage_csv import csv_lines, plain_text
 from atrium_gateway.api.usage_schema import (
     EventsQuery,
     StatementQuery,
@@ -23,6 +22,7 @@ from atrium_gateway.usage.price_list import PriceVersion
 from atrium_gateway.usage.price_store import PriceRepository
 from atrium_gateway.usage.records import Units, UsageEvent
 from atrium_gateway.usage.reports_calendar import unix_ms
+from atrium_gateway.usage.reports_csv import csv_lines, plain_text
 
 NOON = datetime(2026, 3, 28, 12, 30, tzinfo=UTC)
 """In Berlin, the clocks go forward in the night that follows."""

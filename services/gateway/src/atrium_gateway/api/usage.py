@@ -11,7 +11,6 @@ from msgspec.structs import astuple, fields
 
 from atrium_gateway.api.decode import convert
 from atrium_gateway.api.exchange import Exchange
-from atrium_gateway.api.usage_csv import CSV, Cell, csv_lines
 from atrium_gateway.api.usage_query import (
     Place,
     counts,
@@ -30,6 +29,7 @@ from atrium_gateway.api.usage_schema import (
     UsageQuery,
 )
 from atrium_gateway.usage.reports import Bucket, Filters, Group, UsageGroup
+from atrium_gateway.usage.reports_csv import CSV, Cell, csv_lines
 
 _ENCODER = msgspec.json.Encoder()
 _LISTS = frozenset({"group_by"})

@@ -8,7 +8,6 @@ import msgspec
 from atrium_gateway.api.decode import convert
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.api.usage import COUNT_NAMES
-from atrium_gateway.api.usage_csv import CSV, Cell, csv_lines
 from atrium_gateway.api.usage_query import (
     counts,
     filters_of,
@@ -20,6 +19,7 @@ from atrium_gateway.api.usage_query import (
 )
 from atrium_gateway.api.usage_schema import Charge, EventObject, EventsAnswer, EventsQuery
 from atrium_gateway.usage.reports import MAX_EVENTS, EventView
+from atrium_gateway.usage.reports_csv import CSV, Cell, csv_lines
 from atrium_gateway.usage.reports_explain import explanation
 from atrium_gateway.usage.reports_prices import ChargeLine, UnitPrices, charge_lines, event_counts
 

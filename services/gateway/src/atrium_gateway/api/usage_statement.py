@@ -10,13 +10,13 @@ import msgspec
 
 from atrium_gateway.api.decode import convert
 from atrium_gateway.api.exchange import Exchange
-from atrium_gateway.api.usage_csv import CSV, Cell, csv_lines
 from atrium_gateway.api.usage_events import charge
 from atrium_gateway.api.usage_query import counts, money, parameters, whose
 from atrium_gateway.api.usage_schema import StatementAnswer, StatementLine, StatementQuery
 from atrium_gateway.usage.price import ModelPrices
 from atrium_gateway.usage.reports import Filters, Group, Totals, UsageReports
 from atrium_gateway.usage.reports_calendar import moment_of, month_bounds, unix_ms
+from atrium_gateway.usage.reports_csv import CSV, Cell, csv_lines
 from atrium_gateway.usage.reports_prices import charge_lines, event_counts
 
 _ENCODER = msgspec.json.Encoder()

@@ -1,4 +1,4 @@
-"""CSV as RFC 4180 says, safe to open in a spreadsheet; the exports of `/api/usage` use it.
+"""CSV as RFC 4180 says, safe to open in a spreadsheet; `/api/usage` and `atrium usage` use it.
 
 A text that a spreadsheet would take for a formula is led by an apostrophe; so is one that
 begins with an apostrophe, so that whoever takes one away reads what was written.
