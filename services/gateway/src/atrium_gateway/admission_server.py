@@ -75,6 +75,7 @@ async def serving_admission(
     AdmissionServicer(
         authenticator=core.authenticator,
         admission=core.admission,
+        noted=core.ledger.synced,
         trusted_proxies=read_networks(settings.trusted_proxies),
     ).register(server)
     health = HealthBoard()

@@ -4,7 +4,8 @@ Converts and checks; `admission.py` decides. `admission_server.py` serves it to 
 of the suite's service credential.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import grpc.aio
 from google.protobuf.message import Message
@@ -13,7 +14,7 @@ from atrium.admission.v1 import admission_pb2 as pb
 from atrium.admission.v1 import admission_pb2_grpc
 from atrium_common.context import current_context
 from atrium_common.domain import Capability
-from atrium_common.errors import InvalidArgument
+from atrium_common.errors import InvalidArgument, Unavailable
 from atrium_common.service import Context, WorkEstimate
 from atrium_common.wire import (
     duration_to_proto,
@@ -47,6 +48,7 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
     Args:
         authenticator: Reads the tokens of tenants.
         admission: Reserves and settles.
+        noted: Returns when every reservation made so far is on disk.
         trusted_proxies: Networks of proxies in front of the services.
     """
 
@@ -57,10 +59,12 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
         *,
         authenticator: Authenticator,
         admission: Admission,
+        noted: Callable[[], Awaitable[None]],
         trusted_proxies: Sequence[Network] = (),
     ) -> None:
         self._authenticator = authenticator
         self._admission = admission
+        self._noted = noted
         self._trusted_proxies = trusted_proxies
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -90,6 +94,14 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
             request_id=request.request_id or current_context().request_id,
             method=request.method,
         )
+        try:
+            # Unlike the gateway's own requests this one is answered by a process that outlives
+            # ours: what it was granted must be known to whoever comes after us.
+            await self._noted()
+        except Unavailable as err:
+            with suppress(Unavailable):  # the record is kept and tried again
+                await self._admission.refund(reservation.id, err.reason)
+            raise
         return pb.AdmitResponse(
             reservation_id=reservation.id,
             tenant=principal.tenant,
@@ -108,6 +120,8 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
             _check_usage("estimate", request.estimate)
             estimate = usage_from_proto(request.estimate)
         lease = await self._admission.renew(request.reservation_id, estimate, tenant=request.tenant)
+        if estimate is not None:
+            await self._noted()
         return pb.RenewResponse(lease=duration_to_proto(lease))
 
     async def Settle(self, request: pb.SettleRequest, context: Context) -> pb.SettleResponse:

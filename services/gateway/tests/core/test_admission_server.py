@@ -22,6 +22,7 @@ from atrium_common.errors import (
     PermissionDenied,
     QuotaExceeded,
     Unauthenticated,
+    Unavailable,
 )
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.service import WorkEstimate
@@ -29,6 +30,7 @@ from atrium_gateway.admission_server import serving_admission
 from atrium_gateway.auth.keys import make_key
 from atrium_gateway.quota.limits import Limit, Unit, Window
 from atrium_gateway.tenants.domain import ApiKey
+from atrium_gateway.usage.recovery import scan
 
 CREDENTIAL = "a service credential"
 WORK = WorkEstimate(capability=Capability.CHAT, model="m", usage=Usage(output_tokens=10))
@@ -67,6 +69,34 @@ async def add_key(core, settings, clock, tenant="acme"):
 
 async def admit(client, caller=None, work=WORK):
     return await client.admit(caller or TenantCaller("acme"), work, request_id="r", method="/x/Y")
+
+
+async def test_what_a_service_was_granted_is_on_disk_before_it_is_told(
+    core, client, make_tenant, settings
+):
+    """The service works and answers even if the gateway is killed at once."""
+    await make_tenant()
+    for number in range(1, 4):
+        grant = await admit(client)
+        opened = scan(settings.spool_dir).open
+        assert len(opened) == number
+        assert opened[-1].id == grant.reservation_id
+    await client.renew(grant.reservation_id, Usage(output_tokens=40))
+    assert scan(settings.spool_dir).open[-1].reserved.output_tokens == 40
+
+
+async def test_what_can_not_be_noted_is_not_granted(core, client, make_tenant, monkeypatch):
+    await make_tenant("acme", Limit("chat", Unit.REQUESTS, Window.CONCURRENT, 1))
+
+    async def refuse() -> None:
+        raise Unavailable("The disk is full.")
+
+    monkeypatch.setattr(core.ledger.spool, "sync", refuse)
+    with pytest.raises(Unavailable):
+        await admit(client)
+    monkeypatch.undo()
+    assert core.admission.open_reservations == 0
+    await admit(client)  # the slot is free
 
 
 async def test_a_call_is_admitted_renewed_and_settled_once(core, clock, client, make_tenant):
