@@ -340,11 +340,15 @@ class Admission:
                 raise NotFound("There is no such reservation.")
         return None
 
+    def price(self, model: str, usage: Usage) -> int:
+        """What `usage` of a model would cost now, in billionths of the currency."""
+        return self._prices.at(self._now_ms()).cost(model, units_of(usage))[0]
+
     def _bound(self, meters: Sequence[Meter], model: str, estimate: Usage) -> list[int]:
         return reserve_amounts(
             meters,
             estimate,
-            lambda: self._prices.at(self._now_ms()).cost(model, units_of(estimate))[0],
+            lambda: self.price(model, estimate),
         )
 
     def _now_ms(self) -> int:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -19,6 +20,7 @@ from atrium_common.errors import AtriumError, Cancelled, QuotaExceeded
 from atrium_gateway.admission import Admission, Outcome, Reservation
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.quota.limits import Unit
+from atrium_gateway.quota.measure import units_left, work_left
 from atrium_gateway.upstreams.port import Caller, UpstreamCall
 
 logger = structlog.get_logger(__name__)
@@ -39,6 +41,8 @@ DEADLINES: dict[Capability, timedelta] = {
 
 AUDIO_SHARE = timedelta(minutes=1)
 """Live audio is reserved in pieces of this length."""
+_FITS = 2
+"""Closer looks at a job that a limit refuses: where a cost does, the second knows the input."""
 SOON = timedelta(seconds=2)
 """A limit that has room again within this time ends no running work."""
 
@@ -188,16 +192,20 @@ class Pipeline:
     async def _admit(
         self, principal: Principal, job: Job[E], request_id: str
     ) -> tuple[Job[E], Reservation]:
-        try:
-            return job, await self._reserve(principal, job, request_id)
-        except QuotaExceeded as err:
-            left = units_left(err, job.fits)
-            if job.fit is None or not left:
-                raise
-            # The first estimate takes a byte for a token, or a minute for any speech.
-            # Before the request is refused for that, it is looked at more closely.
-            job = await job.fit(left)
-            return job, await self._reserve(principal, job, request_id)
+        for _ in range(_FITS):
+            try:
+                return job, await self._reserve(principal, job, request_id)
+            except QuotaExceeded as err:
+                # The first estimate takes a byte for a token, or a minute for any speech.
+                # Before the request is refused for that, it is looked at more closely.
+                left = work_left(err, job.estimate, job.fits, partial(self._price, job))
+                if job.fit is None or not left:
+                    raise
+                job = await job.fit(left)
+        return job, await self._reserve(principal, job, request_id)
+
+    def _price(self, job: Job[E], usage: Usage) -> int:
+        return self._admission.price(job.model, usage)
 
     async def _reserve(self, principal: Principal, job: Job[E], request_id: str) -> Reservation:
         return await self._admission.admit(
@@ -281,13 +289,6 @@ def exceeds(used: Usage, bound: Usage) -> bool:
         or used.millimegapixel_steps > bound.millimegapixel_steps
         or used.pages > bound.pages
     )
-
-
-def units_left(error: QuotaExceeded, unit: Unit) -> int | None:
-    """What the refusing limits leave of `unit`; ``None`` if other units refuse."""
-    if not error.violations or any(v.unit != unit for v in error.violations):
-        return None
-    return min(violation.remaining for violation in error.violations)
 
 
 def _caller(principal: Principal, reservation: Reservation, job: Job[E], request_id: str) -> Caller:

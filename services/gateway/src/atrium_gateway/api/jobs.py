@@ -102,7 +102,7 @@ def text_job(gateway: Gateway, work: TextWork) -> Job[tuple[int, Deltas]]:
 
 async def _fitted(gateway: Gateway, work: TextWork, left: int) -> Job[tuple[int, Deltas]]:
     """Reserves what the prompt really is, and caps an answer whose length was left open."""
-    read = 0
+    whole, read = work, 0
     for item in work.generations:
         read += await _count(gateway, work, item)
     answers = len(work.generations) * (work.generations[0].sampling.n or 1)
@@ -118,7 +118,12 @@ async def _fitted(gateway: Gateway, work: TextWork, left: int) -> Job[tuple[int,
             for item in work.generations
         )
         work = replace(work, generations=capped)
-    return _job(gateway, work, read, written, None)
+
+    async def fit(left: int) -> Job[tuple[int, Deltas]]:
+        # Only a cost is refused twice: now that the input is known, it buys more output.
+        return await _fitted(gateway, whole, left)
+
+    return _job(gateway, work, read, written, fit if asked is None and left > read else None)
 
 
 async def _count(gateway: Gateway, work: TextWork, item: Generation) -> int:

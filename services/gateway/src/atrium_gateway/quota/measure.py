@@ -4,9 +4,12 @@ Costs come from the price book, which is asked only where a limit counts them.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
 from atrium_common.domain import Usage
+from atrium_common.errors import QuotaExceeded
 from atrium_gateway.quota.limits import MEASURES, Meter, Unit
 
 NANO_PER_COUNT: Final = 1000
@@ -48,3 +51,47 @@ def settle_amounts(
         else MEASURES[meter.unit](usage)
         for meter in meters
     ]
+
+
+def units_left(error: QuotaExceeded, unit: Unit) -> int | None:
+    """What the refusing limits leave of `unit`; ``None`` if other units refuse."""
+    if not error.violations or any(v.unit != unit for v in error.violations):
+        return None
+    return min(violation.remaining for violation in error.violations)
+
+
+def work_left(
+    error: QuotaExceeded, bound: Usage, unit: Unit, price: Callable[[Usage], int]
+) -> int | None:
+    """The same, where what is left of a cost counts as so much of `unit` as it buys.
+
+    Args:
+        error: The refusal.
+        bound: What was to be reserved.
+        unit: What there may be less of.
+        price: Prices a part of `bound`, in billionths of the currency.
+    """
+    costs = [v.remaining for v in error.violations if v.unit == Unit.COST]
+    others = [v for v in error.violations if v.unit != Unit.COST]
+    if not costs:
+        return units_left(error, unit)
+    if any(v.unit != unit for v in others):
+        return None
+    low, high = 0, MEASURES[unit](bound) // unit.scale
+    while low < high:  # the most that costs no more than what is left
+        middle = (low + high + 1) // 2
+        if price(_part(bound, unit, middle)) <= min(costs) * NANO_PER_COUNT:
+            low = middle
+        else:
+            high = middle - 1
+    return min(low, *(v.remaining for v in others)) if others else low
+
+
+def _part(bound: Usage, unit: Unit, amount: int) -> Usage:
+    """`bound` with so much of `unit`: of tokens, the input is there before the output."""
+    if unit is Unit.AUDIO_SECONDS:
+        return replace(bound, input_audio=timedelta(seconds=amount))
+    if unit is Unit.PAGES:
+        return replace(bound, pages=amount)
+    read = min(bound.input_tokens, amount)
+    return replace(bound, input_tokens=read, output_tokens=amount - read)

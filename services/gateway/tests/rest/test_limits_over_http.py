@@ -142,6 +142,35 @@ async def test_a_refusal_names_limit_window_scope_and_when_to_come_back(
     }
 
 
+PRICED = """
+models:
+  - id: fake-chat
+    service: llm
+    capabilities: [chat]
+    engine: fake
+    context_length: 8192
+    price: {million_input_tokens: 1, million_output_tokens: 1000}
+  - {id: fake-whisper, service: stt, capabilities: [transcription], engine: fake}
+"""
+
+
+async def test_an_open_ended_answer_is_as_long_as_the_budget_pays_for(start_rest):
+    async with start_rest(models=PRICED, tts=False, pictures=False) as rest:
+        budget = Limit("*", Unit.COST, Window.MONTH, 5_100)  # 5 tokens of output, 100 of input
+        client = rest.openai(await rest.key("budgeted", budget))
+        answer = await client.chat.completions.create(
+            model="fake-chat", messages=[{"role": "user", "content": "one two three " * 20}]
+        )
+        assert answer.choices[0].finish_reason == "length"
+        assert answer.usage.completion_tokens == 5
+        (event,) = await rest.events("budgeted")
+        assert event.totals.cost * 1_000_000 == 5_000 + answer.usage.prompt_tokens
+        with pytest.raises(openai.RateLimitError) as caught:
+            await client.chat.completions.create(model="fake-chat", messages=CHAT["messages"])
+        assert caught.value.code == "insufficient_quota"
+        assert "limit of 0.0051 cost per month" in caught.value.body["message"]
+
+
 async def test_a_plan_that_is_not_there_is_refused(rest):
     await rest.key("planless")
     with pytest.raises(AtriumError, match="does not exist"):
