@@ -12,13 +12,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from atrium_common.errors import InvalidArgument
-from atrium_gateway.database import metadata, open_engine
+from atrium_gateway.database import open_engine, upgrade
 from atrium_gateway.testing.servers import postgres_server
 from atrium_gateway.usage.records import Units, UsageEvent
 from atrium_gateway.usage.reports import Bucket, Filters, Group, UsageReports
 from atrium_gateway.usage.reports_calendar import cover, cover_days, month_bounds, unix_ms
 from atrium_gateway.usage.spool import Spool
-from atrium_gateway.usage.tables import usage_events, usage_hourly
 from atrium_gateway.usage.writer import LedgerWriter
 
 HOUR = timedelta(hours=1)
@@ -49,8 +48,7 @@ async def ledger(request, tmp_path_factory) -> AsyncIterator[tuple[LedgerWriter,
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres").new_database("reports")
     engine = open_engine(url)
-    async with engine.begin() as connection:
-        await connection.run_sync(metadata.create_all, tables=[usage_events, usage_hourly])
+    await upgrade(engine)
 
     async def nothing() -> None:
         return None

@@ -1,6 +1,7 @@
 """What a tenant consumed: totals, groups and events, for `/api/usage` and `atrium usage`.
 
-Every query names one tenant; there is no way to ask for several.
+Every query names one tenant; there is no way to ask for several, and PostgreSQL hides the
+others' rows from it.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -13,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import InvalidArgument, Unavailable
+from atrium_gateway.database_scope import TenantScope
 from atrium_gateway.usage.price_store import PriceRepository
 from atrium_gateway.usage.records import REFUNDED
 from atrium_gateway.usage.reports_calendar import moment_of, unix_ms
@@ -108,7 +110,7 @@ class UsageReports:
         if after and not _fits(after, report):
             raise InvalidArgument("page belongs to another report.", field="page")
         await self._flush()
-        rows = await self._rows(report_query(report, limit=limit, after=after))
+        rows = await self._rows(tenant, report_query(report, limit=limit, after=after))
         return [_group(row, report) for row in rows if row.requests is not None]
 
     async def all_groups(
@@ -190,7 +192,7 @@ class UsageReports:
             .order_by(table.started_ms.desc(), table.id.desc())
             .limit(limit)
         )
-        return [_event(row) for row in await self._rows(query)]
+        return [_event(row) for row in await self._rows(tenant, query)]
 
     async def prices(self) -> UnitPrices:
         """Every price that ever held.
@@ -206,7 +208,7 @@ class UsageReports:
     async def _before(self, tenant: str, event_id: str) -> ColumnElement[bool]:
         table = usage_events.c
         mark = select(table.started_ms).where(table.tenant == tenant, table.id == event_id)
-        rows = await self._rows(mark)
+        rows = await self._rows(tenant, mark)
         if not rows:
             raise InvalidArgument("after names no event.", field="after")
         started = rows[0].started_ms
@@ -216,9 +218,9 @@ class UsageReports:
             or_(table.started_ms < started, table.id < event_id),
         )
 
-    async def _rows(self, query: Executable) -> Sequence[Row[tuple[object, ...]]]:
+    async def _rows(self, tenant: str, query: Executable) -> Sequence[Row[tuple[object, ...]]]:
         try:
-            async with self._engine.connect() as connection:
+            async with TenantScope(self._engine, tenant).connect() as connection:
                 return (await connection.execute(query)).all()
         except (SQLAlchemyError, OSError) as err:
             raise _away() from err
