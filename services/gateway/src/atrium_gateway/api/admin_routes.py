@@ -28,6 +28,7 @@ from atrium_gateway.api.tenants_schema import (
     TenantRequest,
     TenantsQuery,
 )
+from atrium_gateway.api.tokens import TokenAnswer, TokenRequest, create_token
 
 ADMIN_PATHS = (
     Path("GET", "/api/keys", list_keys, "admin", operation(query=OfTenant, answer=KeyList)),
@@ -65,6 +66,13 @@ ADMIN_PATHS = (
         rotate_key,
         "admin",
         operation(path="key", body=KeyRotation, query=OfTenant, answer=KeyWithSecret),
+    ),
+    Path(
+        "POST",
+        "/api/tokens",
+        create_token,
+        "admin",
+        operation(body=TokenRequest, answer=TokenAnswer, status=201),
     ),
     Path(
         "GET",

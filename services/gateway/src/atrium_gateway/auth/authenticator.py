@@ -4,10 +4,12 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from atrium_common.errors import PermissionDenied, Unauthenticated
 from atrium_gateway.auth.issuers import TokenIssuers
 from atrium_gateway.auth.keys import KEY_PREFIX, digest_key, key_id_of
+from atrium_gateway.auth.narrow import NarrowTerms, NarrowToken, narrow_claims
 from atrium_gateway.auth.networks import read_networks, within
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.auth.tokens import TokenAuthority
@@ -103,6 +105,19 @@ class Authenticator:
         """
         tenant = await self._directory.active_tenant(tenant_id)
         return Principal(tenant=tenant.id, subject=subject, weight=tenant.weight)
+
+    def mint(self, maker: Principal, terms: NarrowTerms) -> NarrowToken:
+        """Mints a short-lived token that allows no more than its maker.
+
+        Raises:
+            InvalidArgument: The terms can't be a client token's.
+            NotFound: A model that does not exist.
+            PermissionDenied: They are more than the maker may.
+        """
+        now = self._clock()
+        claims = narrow_claims(maker, terms, now=now, model_ids=self._model_ids)
+        text = self._tokens.mint(claims)
+        return NarrowToken(text, claims, datetime.fromtimestamp(int(now), UTC) + claims.lifetime)
 
     async def _check(self, token: str) -> Principal:
         if not token:

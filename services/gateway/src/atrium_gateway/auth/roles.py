@@ -68,6 +68,9 @@ _ADMINISTER = _DEVELOP | {
     Action.AUDIT_READ,
 }
 
+CLIENT_SCOPES = _WORK | _SEE
+"""What a token for a browser may allow: to work and to see, never to change a record."""
+
 GRANTS: Mapping[str, frozenset[str]] = {
     Role.VIEWER: _SEE,
     Role.DEVELOPER: _DEVELOP,
