@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import ValidationError
+from uuid_utils import uuid7
 
 from atrium_common.catalogue import Catalogue
 from atrium_common.errors import AtriumError
@@ -24,6 +25,7 @@ from atrium_gateway.auth.networks import read_networks
 from atrium_gateway.core import open_core
 from atrium_gateway.deps import Gateway
 from atrium_gateway.egress.fetcher import UrlFetcher
+from atrium_gateway.idempotency.keeper import Keeper
 from atrium_gateway.live import LiveLimits, LiveSessions
 from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimits
@@ -73,6 +75,8 @@ async def run(settings: GatewaySettings) -> None:
         rules = settings.egress_rules()
         pipeline = Pipeline(core.admission)
         stack.push_async_callback(pipeline.drain)
+        keeper = Keeper(core.answers, registry=registry, new_id=lambda: str(uuid7()))
+        stack.push_async_callback(keeper.drain)
         stack.callback(access_log.flush)
         gateway = Gateway(
             authenticator=core.authenticator,
@@ -92,6 +96,7 @@ async def run(settings: GatewaySettings) -> None:
             live=LiveSessions(live_limits(settings)),
             max_picture_bytes=settings.max_picture_bytes,
             fetcher=UrlFetcher(rules, registry=registry) if rules else None,
+            idempotency=keeper,
         )
         app = create_app(
             gateway,

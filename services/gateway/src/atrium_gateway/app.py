@@ -16,7 +16,8 @@ from uuid_utils import uuid7
 
 from atrium_common.errors import AtriumError
 from atrium_gateway.api.exchange import ExchangeRoute
-from atrium_gateway.api.openapi import schemas
+from atrium_gateway.api.keyed import KeyedRoute
+from atrium_gateway.api.openapi import schemas, with_key
 from atrium_gateway.api.routes import PATHS, SOCKETS, STRUCTS
 from atrium_gateway.auth.networks import Network
 from atrium_gateway.deps import Gateway
@@ -37,6 +38,7 @@ EXPOSED_HEADERS = (
     "retry-after",
     "retry-after-ms",
     "x-should-retry",
+    "idempotency-replayed",
     "x-ratelimit-limit-requests",
     "x-ratelimit-remaining-requests",
     "x-ratelimit-reset-requests",
@@ -116,9 +118,9 @@ def create_app(
             methods=[path.method],
             tags=[path.tag],
             status_code=int(next(iter(path.operation.description["responses"]))),
-            openapi_extra=path.operation.description,
+            openapi_extra=with_key(path.method, path.operation.description),
             response_class=Response,
-            route_class_override=ExchangeRoute,
+            route_class_override=KeyedRoute if path.method == "POST" else ExchangeRoute,
         )
     for kind in (AtriumError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, handle)
@@ -164,7 +166,7 @@ def _wrapped(
             app,
             allow_origins=cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
+            allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id"],
             expose_headers=EXPOSED_HEADERS,
         )
     app = SecurityHeaders(app)

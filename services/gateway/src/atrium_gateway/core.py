@@ -18,6 +18,8 @@ from atrium_gateway.admission import Admission
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.auth.tokens import TokenAuthority
 from atrium_gateway.database import open_engine, upgrade
+from atrium_gateway.idempotency.keeper import sweeping
+from atrium_gateway.idempotency.store import AnswerStore
 from atrium_gateway.identity import open_identity
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.replica import alone, open_quota_store, own_spool
@@ -45,6 +47,7 @@ class Core:
         tenants: Tenants, keys and limits in the database.
         tokens: Mints tokens.
         ledger: The ledger itself, for metrics and flushes.
+        answers: What is kept for `Idempotency-Key`.
         administration: Where tenants, keys and limits are changed.
     """
 
@@ -55,6 +58,7 @@ class Core:
     tenants: TenantRepository
     tokens: TokenAuthority
     ledger: SpooledLedger
+    answers: AnswerStore
     administration: Administration
 
 
@@ -135,7 +139,10 @@ async def open_core(
                 clock=clock,
             )
         )
+        answers = AnswerStore(engine, settings.idempotency_bounds(), clock=clock)
+        await stack.enter_async_context(sweeping(answers))
         yield Core(
+            answers=answers,
             authenticator=authenticator,
             admission=admission,
             reports=reports,

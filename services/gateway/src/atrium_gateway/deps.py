@@ -9,6 +9,7 @@ from atrium_common.catalogue import Catalogue, ModelEntry, ServiceName
 from atrium_common.domain import Capability
 from atrium_gateway.administration.desk import Administration
 from atrium_gateway.auth.authenticator import Authenticator
+from atrium_gateway.idempotency.keeper import Keeper
 from atrium_gateway.live import LiveSessions
 from atrium_gateway.pipeline import Pipeline
 from atrium_gateway.standing import Standing
@@ -75,6 +76,7 @@ class Gateway:
         live: The sessions of live transcription.
         max_picture_bytes: Largest picture, mask or document.
         fetcher: Fetches pictures by their addresses; ``None`` where that is not allowed.
+        idempotency: Holds answers for `Idempotency-Key`; ``None`` leaves the header unread.
     """
 
     authenticator: Authenticator
@@ -94,6 +96,7 @@ class Gateway:
     live: LiveSessions = field(default_factory=LiveSessions)
     max_picture_bytes: int = 32 << 20
     fetcher: Fetcher | None = None
+    idempotency: Keeper | None = None
     _resolved: dict[tuple[str, Capability, ServiceName | None], ModelEntry] = field(
         default_factory=dict
     )

@@ -83,6 +83,11 @@ TABLE: Mapping[type[AtriumError], Row] = {
 }
 """Status, type and code of every class of the error tree."""
 
+BY_REASON: Mapping[str, Row] = {
+    "IDEMPOTENCY_KEY_REUSED": Row(422, "invalid_request_error"),
+}
+"""Errors that have a status of their own, apart from others of their class."""
+
 HTTP_REASONS: Mapping[int, str] = {
     400: "INVALID_ARGUMENT",
     404: "NOT_FOUND",
@@ -131,7 +136,8 @@ def describe(error: Exception, *, request_id: str) -> HttpFailure:
         return _describe_http(error)
     if not isinstance(error, AtriumError):
         error = InternalError(f"Something broke on our side. Reference: {request_id}.")
-    row = next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
+    row = BY_REASON.get(error.reason)
+    row = row or next(TABLE[cls] for cls in type(error).__mro__ if cls in TABLE)
     kind, code = row.type, row.code or error.reason.lower()
     if isinstance(error, QuotaExceeded) and exhausted(error):
         kind = code = "insufficient_quota"
@@ -259,7 +265,7 @@ def _headers(error: AtriumError, row: Row) -> dict[str, str]:
     elif row.status == 503:
         retry = retry or DEFAULT_RETRY
     elif row.status == 409:
-        headers["x-should-retry"] = "false"
+        headers["x-should-retry"] = "true" if retry else "false"
     elif row.status == 401:
         headers["www-authenticate"] = 'Bearer realm="atrium"'
     elif row.status == 413:

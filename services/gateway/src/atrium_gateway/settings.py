@@ -6,6 +6,7 @@ Every field is `ATRIUM_GATEWAY_<FIELD>`; a variable that is not set there falls 
 
 import os
 import secrets
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
@@ -17,6 +18,7 @@ from atrium_gateway.auth.issuer_rules import IssuerRules
 from atrium_gateway.egress.addresses import read_network
 from atrium_gateway.egress.rules import EgressRules
 from atrium_gateway.egress.targets import read_host_rule
+from atrium_gateway.idempotency.domain import Bounds
 from atrium_gateway.quota.limits import Window
 
 MIN_SECRET_BYTES = 32
@@ -94,7 +96,14 @@ class GatewaySettings(SharedPrefixSettings):
     """Redis that gateway processes count limits in together, ``redis://`` or ``rediss://``; if
     not given, the one process counts in memory."""
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
-    """Life of a reservation that is neither renewed nor settled."""
+    """Life of a reservation that is neither renewed nor settled, and of a crashed request's
+    hold on its `Idempotency-Key`."""
+    idempotency_answer_bytes: int = Field(default=8 << 20, ge=0)
+    """Largest answer that is kept for `Idempotency-Key`."""
+    idempotency_tenant_bytes: int = Field(default=256 << 20, ge=0)
+    """Most bytes of answers that are kept of a tenant."""
+    idempotency_tenant_keys: int = Field(default=100_000, ge=1)
+    """Most keys of a tenant within a day."""
     spool_segment_bytes: int = Field(default=4 << 20, ge=4096)
     """The spool starts a new file at this size."""
     writer_interval_seconds: float = Field(default=0.5, gt=0, le=60)
@@ -175,6 +184,15 @@ class GatewaySettings(SharedPrefixSettings):
             seconds=self.fetch_seconds,
             connect_seconds=self.fetch_connect_seconds,
             concurrency=self.fetch_concurrency,
+        )
+
+    def idempotency_bounds(self) -> Bounds:
+        """What is kept for `Idempotency-Key`."""
+        return Bounds(
+            answer_bytes=self.idempotency_answer_bytes,
+            tenant_bytes=self.idempotency_tenant_bytes,
+            tenant_keys=self.idempotency_tenant_keys,
+            lease=timedelta(seconds=self.lease_seconds),
         )
 
     @property

@@ -26,6 +26,7 @@ from rest_services import (
     running_stt,
     running_tts,
 )
+from uuid_utils import uuid7
 
 from atrium_common.catalogue import Catalogue
 from atrium_common.testing import CREDENTIAL
@@ -34,6 +35,7 @@ from atrium_gateway.auth.keys import make_key
 from atrium_gateway.auth.tokens import TokenClaims
 from atrium_gateway.core import Core, open_core
 from atrium_gateway.deps import Fetcher, Gateway
+from atrium_gateway.idempotency.keeper import Keeper
 from atrium_gateway.live import LiveLimits, LiveSessions
 from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimits
@@ -185,6 +187,9 @@ async def running_rest(
         )
         pipeline = Pipeline(core.admission)
         stack.push_async_callback(pipeline.drain)
+        registry = CollectorRegistry()
+        keeper = Keeper(core.answers, registry=registry, new_id=lambda: str(uuid7()))
+        stack.push_async_callback(keeper.drain)
         gateway = Gateway(
             authenticator=core.authenticator,
             pipeline=pipeline,
@@ -203,8 +208,9 @@ async def running_rest(
             live=LiveSessions(live),
             max_picture_bytes=2 << 20,
             fetcher=fetcher,
+            idempotency=keeper,
         )
-        log, registry = io.BytesIO(), CollectorRegistry()
+        log = io.BytesIO()
         app = create_app(
             gateway,
             limits=BodyLimits(

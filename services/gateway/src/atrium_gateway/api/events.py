@@ -72,6 +72,7 @@ class EventStream:
 
     async def _fail(self, error: Exception) -> None:
         request_id = self._exchange.record.request_id
+        self._exchange.spoil()
         if not isinstance(error, AtriumError):
             logger.error("unhandled exception", request_id=request_id, exc_info=error)
         failure = describe(error, request_id=request_id)

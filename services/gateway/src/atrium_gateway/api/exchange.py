@@ -116,6 +116,9 @@ class Exchange(Request):
     def spoil(self) -> None:
         """Says that the answer broke off, although it will have an end: nothing to repeat."""
 
+    def withhold(self) -> None:
+        """Says that the answer holds a secret, which no `Idempotency-Key` may show again."""
+
     def accepted(self) -> list[str]:
         """Gives the media types of `Accept` in their order, without parameters."""
         accept = self.headers.get("accept", "").lower()

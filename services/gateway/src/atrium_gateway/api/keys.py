@@ -64,7 +64,7 @@ async def create_key(exchange: Exchange) -> None:
     )
     _check(exchange, allowed, key)
     await allowed.tenants.create_key(key)
-    exchange.spoil()  # a secret is kept nowhere, not even for a repeat of this request
+    exchange.withhold()
     await exchange.reply(_ENCODER.encode(_with_secret(key, made.text)), status=201)
 
 
@@ -108,7 +108,7 @@ async def rotate_key(exchange: Exchange) -> None:
     rotated = await allowed.tenants.rotate_key(
         key.id, digest=made.digest, now=desk.now(), grace=timedelta(seconds=asked.grace_seconds)
     )
-    exchange.spoil()
+    exchange.withhold()
     await exchange.reply(_ENCODER.encode(_with_secret(rotated, made.text)))
 
 

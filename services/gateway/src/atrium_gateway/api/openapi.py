@@ -10,6 +10,16 @@ from msgspec import Struct
 _REF = "#/components/schemas/{name}"
 
 
+KEY_PARAMETER: Mapping[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Repeats with the same key and body get the first answer; for 24 hours.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+"""A parameter of every POST."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """How `/docs` describes an endpoint, and the structs that this refers to."""
@@ -74,6 +84,13 @@ def operation(
     if not public:
         extra["security"] = [{"bearer": []}]
     return Operation(extra, tuple(kind for kind in (body, form, query, answer) if kind))
+
+
+def with_key(method: str, description: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a description; one of a POST with the header that every POST takes."""
+    if method != "POST":
+        return dict(description)
+    return {**description, "parameters": [*description.get("parameters", ()), KEY_PARAMETER]}
 
 
 _BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}

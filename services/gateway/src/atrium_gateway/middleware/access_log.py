@@ -30,6 +30,7 @@ class AccessLine(msgspec.Struct, gc=False, kw_only=True):
     level: str = "info"
     service: str = "gateway"
     timestamp: datetime | None = None
+    replayed: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class AccessLog:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 
+import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from atrium_gateway.middleware.access_log import AccessLine, AccessLog
@@ -91,5 +92,6 @@ class Observe:
                 client=client[0] if client else "",
                 tenant=record.tenant,
                 model=record.model,
+                replayed=record.replayed or msgspec.UNSET,
             )
         )

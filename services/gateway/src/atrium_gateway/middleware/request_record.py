@@ -21,6 +21,7 @@ class RequestRecord:
         model: Catalogue id, once resolved.
         status: HTTP status that was sent; 0 before that; 499 if the client left.
         finished: True once the last byte of the answer was handed over.
+        replayed: True if it was answered before, and nothing ran.
     """
 
     request_id: str
@@ -28,6 +29,7 @@ class RequestRecord:
     model: str = ""
     status: int = 0
     finished: bool = False
+    replayed: bool = False
 
 
 def record_of(scope: Scope) -> RequestRecord:
