@@ -169,6 +169,9 @@ def administration_desk(
         pepper=settings.resolved_key_pepper(),
         now=lambda: datetime.fromtimestamp(clock(), UTC),
         new_id=lambda: str(uuid7()),
+        policy=LimitPolicy(
+            default_amount=settings.default_limit, default_window=settings.default_limit_window
+        ),
     )
 
 

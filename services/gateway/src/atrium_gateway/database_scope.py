@@ -96,8 +96,13 @@ class Joined:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        """The transaction; it goes on after the block."""
-        yield self._connection
+        """The transaction; it goes on after the block, without what a block that fails did."""
+        if self.dialect.name != "postgresql":
+            # A statement that fails leaves SQLite's transaction as it was before it.
+            yield self._connection
+            return
+        async with self._connection.begin_nested():
+            yield self._connection
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:

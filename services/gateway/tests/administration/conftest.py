@@ -14,6 +14,8 @@ from atrium_gateway.administration.desk import Administration
 from atrium_gateway.auth.keys import NewKey, make_key
 from atrium_gateway.cli.app import app
 from atrium_gateway.database import open_engine, upgrade
+from atrium_gateway.quota.limits import Window
+from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.tenants.domain import ApiKey, Tenant
 from atrium_gateway.testing.servers import PostgresServer
 
@@ -32,7 +34,11 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     engine = open_engine(url)
     await upgrade(engine)
     yield Administration(
-        engine=engine, pepper=PEPPER, now=lambda: NOON, new_id=lambda: str(uuid7())
+        engine=engine,
+        pepper=PEPPER,
+        now=lambda: NOON,
+        new_id=lambda: str(uuid7()),
+        policy=LimitPolicy(default_amount=100, default_window=Window.HOUR),
     )
     await engine.dispose()
 

@@ -7,11 +7,13 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import NotFound
+from atrium_gateway.administration.prices import PriceDesk
 from atrium_gateway.audit.domain import Actor
 from atrium_gateway.audit.log import AuditLog
 from atrium_gateway.audit.tenants import AuditedTenants
 from atrium_gateway.auth.keys import NewKey, make_key, renew_key
 from atrium_gateway.database_scope import Database, TenantScope
+from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.tenants.domain import ApiKey
 
 
@@ -24,12 +26,14 @@ class Administration:
         pepper: Key of the digests of API keys.
         now: The time, aware UTC.
         new_id: Makes UUIDv7s.
+        policy: Which limits hold.
     """
 
     engine: AsyncEngine
     pepper: bytes = field(repr=False)
     now: Callable[[], datetime]
     new_id: Callable[[], str]
+    policy: LimitPolicy
 
     def tenants(self, by: Actor, *, scope: str | None) -> AuditedTenants:
         """Tenants, keys and limits, changed in the name of `by`.
@@ -39,6 +43,10 @@ class Administration:
             scope: The only tenant to see; ``None`` for all.
         """
         return AuditedTenants(self._within(scope), by=by, now=self.now, new_id=self.new_id)
+
+    def prices(self, by: Actor) -> PriceDesk:
+        """The price book, changed in the name of `by`."""
+        return PriceDesk(self.engine, by=by, now=self.now, new_id=self.new_id)
 
     def log(self, *, scope: str | None) -> AuditLog:
         """The audit log, of one tenant or of all."""

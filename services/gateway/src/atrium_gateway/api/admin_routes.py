@@ -18,8 +18,18 @@ from atrium_gateway.api.keys_schema import (
     KeyWithSecret,
     OfTenant,
 )
+from atrium_gateway.api.limits import remove_limit, set_limit, show_limits
+from atrium_gateway.api.limits_schema import LimitKind, LimitList, LimitRequest, LimitsQuery
 from atrium_gateway.api.openapi import operation
 from atrium_gateway.api.path import Path
+from atrium_gateway.api.prices import (
+    PriceAnswer,
+    PriceMade,
+    PriceRequest,
+    PricesQuery,
+    set_price,
+    show_prices,
+)
 from atrium_gateway.api.tenants import change_tenant, create_tenant, list_tenants, show_tenant
 from atrium_gateway.api.tenants_schema import (
     TenantChange,
@@ -101,6 +111,29 @@ ADMIN_PATHS = (
         change_tenant,
         "admin",
         operation(path="tenant", body=TenantChange, answer=TenantObject),
+    ),
+    Path(
+        "GET", "/api/limits", show_limits, "admin", operation(query=LimitsQuery, answer=LimitList)
+    ),
+    Path(
+        "PUT",
+        "/api/limits",
+        set_limit,
+        "admin",
+        operation(body=LimitRequest, query=OfTenant, answer=LimitList),
+    ),
+    Path(
+        "DELETE", "/api/limits", remove_limit, "admin", operation(query=LimitKind, answer=LimitList)
+    ),
+    Path(
+        "GET", "/api/prices", show_prices, "admin", operation(query=PricesQuery, answer=PriceAnswer)
+    ),
+    Path(
+        "POST",
+        "/api/prices",
+        set_price,
+        "admin",
+        operation(body=PriceRequest, answer=PriceMade, status=201),
     ),
     Path("GET", "/api/audit", list_audit, "admin", operation(query=AuditQuery, answer=AuditAnswer)),
 )

@@ -7,6 +7,7 @@ writes from a `Reach`, which holds no other tenant's records.
 from dataclasses import dataclass
 
 from atrium_common.errors import PermissionDenied
+from atrium_gateway.administration.prices import PriceDesk
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.audit.domain import Actor
 from atrium_gateway.audit.log import AuditLog
@@ -27,12 +28,14 @@ class Reach:
         tenant: Whose records.
         tenants: These records, to read and to change.
         log: The audit entries about them.
+        prices: The price book of the installation, for those who may change it.
     """
 
     principal: Principal
     tenant: str
     tenants: AuditedTenants
     log: AuditLog
+    prices: PriceDesk
 
 
 async def reach(exchange: Exchange, action: str, *, tenant: str | None = None) -> Reach:
@@ -53,7 +56,9 @@ async def reach(exchange: Exchange, action: str, *, tenant: str | None = None) -
     principal.demand(action, tenant=whose)
     desk = exchange.gateway.administration
     by = _actor(exchange, principal)
-    return Reach(principal, whose, desk.tenants(by, scope=whose), desk.log(scope=whose))
+    return Reach(
+        principal, whose, desk.tenants(by, scope=whose), desk.log(scope=whose), desk.prices(by)
+    )
 
 
 async def reach_all(exchange: Exchange, action: str) -> Reach:
@@ -69,7 +74,13 @@ async def reach_all(exchange: Exchange, action: str) -> Reach:
         raise PermissionDenied("Only operators reach all tenants.", reason="ROLE_MISSING")
     desk = exchange.gateway.administration
     by = _actor(exchange, principal)
-    return Reach(principal, principal.tenant, desk.tenants(by, scope=None), desk.log(scope=None))
+    return Reach(
+        principal,
+        principal.tenant,
+        desk.tenants(by, scope=None),
+        desk.log(scope=None),
+        desk.prices(by),
+    )
 
 
 def _actor(exchange: Exchange, principal: Principal) -> Actor:

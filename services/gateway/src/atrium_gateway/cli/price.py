@@ -6,17 +6,16 @@ from decimal import Decimal, InvalidOperation
 from typing import Annotated
 
 import typer
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.catalogue import Catalogue
 from atrium_common.errors import InvalidArgument, NotFound
 from atrium_gateway.cli.output import Json, Record, show, show_list
-from atrium_gateway.cli.session import with_engine
+from atrium_gateway.cli.session import operator, with_administration, with_engine
 from atrium_gateway.cli.times import read_time
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.usage.price import ModelPrices, PriceBook
 from atrium_gateway.usage.price_list import PriceList, PriceVersion
-from atrium_gateway.usage.price_store import NOTICE, PriceRepository
+from atrium_gateway.usage.price_store import PriceRepository
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -67,17 +66,14 @@ def set_(
     if model not in {entry.id for entry in Catalogue.load(GatewaySettings().catalogue)}:
         raise NotFound(f"The catalogue has no model {model!r}.")
 
-    async def add(engine: AsyncEngine) -> PriceVersion:
-        now = datetime.now(UTC)
-        return await PriceRepository(engine).set_price(
-            model,
-            None if catalogue else _amounts(prices or []),
-            costs=_amounts(cost) if cost else None,
-            effective_from=read_time(start, "from") if start else now + NOTICE,
-            now=now,
+    amounts = None if catalogue else _amounts(prices or [])
+    costs = _amounts(cost) if cost else None
+    begin = read_time(start, "from") if start else None
+    made = with_administration(
+        lambda desk: desk.prices(operator()).set_price(
+            model, amounts, costs=costs, effective_from=begin
         )
-
-    made = with_engine(add)
+    )
     show(
         {"version": made.version, "model": model, "effective_from": made.effective_from},
         as_json=as_json,

@@ -4,17 +4,16 @@ import asyncio
 import getpass
 import os
 import re
+import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from uuid_utils import uuid7
 
 from atrium_common.errors import InvalidArgument
 from atrium_gateway.administration.desk import Administration
 from atrium_gateway.audit.domain import Actor
-from atrium_gateway.core import open_tenants
+from atrium_gateway.core import administration_desk, open_tenants
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.repository import TenantRepository
 
@@ -34,13 +33,7 @@ def with_administration(work: Callable[[Administration], Awaitable[T]]) -> T:
 
     async def run() -> T:
         async with open_tenants(settings) as (_, engine):
-            desk = Administration(
-                engine=engine,
-                pepper=settings.resolved_key_pepper(),
-                now=lambda: datetime.now(UTC),
-                new_id=lambda: str(uuid7()),
-            )
-            return await work(desk)
+            return await work(administration_desk(engine, settings, clock=time.time))
 
     return asyncio.run(run())
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 from urllib.parse import quote
 
+from atrium_common.domain import Capability
 from atrium_gateway.quota.limits import (
     ANY_CAPABILITY,
     MODEL_PREFIX,
@@ -76,6 +77,30 @@ class LimitPolicy:
                 *(x for x in general if (x.selector, x.unit, x.window) not in replaced),
             )
             if limit.amount is not None
+        )
+
+    def effective(self, tenant: Tenant) -> tuple[tuple[str, Limit], ...]:
+        """All limits of plan and tenant that hold, whatever is asked for.
+
+        Returns:
+            Where each comes from, ``"tenant"``, ``"plan:<id>"`` or ``"default"``, and the
+            limit. One without an amount lifts what it took the place of.
+        """
+        own = tuple((TENANT_LEVEL, limit) for limit in tenant.limits)
+        if tenant.unlimited:
+            return ()
+        if tenant.plan is not None:
+            replaced = {(limit.selector, limit.unit, limit.window) for limit in tenant.limits}
+            source = f"plan:{tenant.plan}"
+            return own + tuple(
+                (source, limit)
+                for limit in tenant.plan_limits
+                if (limit.selector, limit.unit, limit.window) not in replaced
+            )
+        return own + tuple(
+            ("default", limit)
+            for capability in Capability
+            for limit in self._default(_binding(tenant.limits, capability, ""), capability)
         )
 
     def meters(self, tenant: Tenant, principal: Requester, capability: str, model: str) -> Meters:

@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 from sqlalchemy import Row, func, insert, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import Conflict, InvalidArgument
+from atrium_gateway.database_scope import Database
 from atrium_gateway.usage.price import ModelPrices, Prices, check_prices
 from atrium_gateway.usage.price_list import PriceVersion
 from atrium_gateway.usage.tables import price_book
@@ -33,7 +33,7 @@ class PriceRepository:
         engine: The database, upgraded.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: Database) -> None:
         self._engine = engine
 
     async def newest(self) -> int:

@@ -1,0 +1,76 @@
+"""The parameters and the JSON of `/api/limits`. No logic."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+UnitName = Literal[
+    "requests",
+    "tokens",
+    "audio_seconds",
+    "characters",
+    "images",
+    "megapixel_steps",
+    "pages",
+    "gpu_milliseconds",
+    "cost",
+]
+WindowName = Literal["minute", "hour", "day", "month", "total", "concurrent"]
+Amount = Annotated[int, Meta(ge=0)] | Annotated[str, Meta(max_length=32)]
+Text = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class LimitsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Query of `GET /api/limits`: one key's or one user's beside those of the tenant."""
+
+    key: Text | None = None
+    user: Text | None = None
+    tenant: str | None = None
+
+
+class LimitKind(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Query of `DELETE /api/limits`: which limit; `capability` or `model`, or all together."""
+
+    unit: UnitName
+    window: WindowName
+    capability: Text | None = None
+    model: Text | None = None
+    key: Text | None = None
+    user: Text | None = None
+    tenant: str | None = None
+
+
+class LimitRequest(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Body of `PUT /api/limits`; a limit of the same kind is replaced.
+
+    `amount` is a whole number of units, for `cost` the currency's as text. ``null``, in a
+    tenant's own limit, lifts the plan's or the default one.
+    """
+
+    unit: UnitName
+    window: WindowName
+    amount: Amount | None
+    capability: Text | None = None
+    model: Text | None = None
+    key: Text | None = None
+    user: Text | None = None
+
+
+class LimitObject(Struct, frozen=True, kw_only=True):
+    """A limit; `source` is `tenant`, `default`, `plan:`, `key:` or `user:` with whose."""
+
+    source: str
+    capability: str | None
+    model: str | None
+    unit: str
+    window: str
+    amount: int | str | None
+
+
+class LimitList(Struct, frozen=True, kw_only=True):
+    """Answer of `/api/limits`: every limit that holds; all of them must."""
+
+    tenant: str
+    plan: str | None
+    unlimited: bool
+    limits: list[LimitObject]
