@@ -1,5 +1,6 @@
 """Limits on cost and on the devices' time, of models, keys and users, in days of a time zone."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -152,6 +153,22 @@ async def test_after_a_restart_every_counter_knows_what_the_ledger_knows(
         "user:model:m:gpu_milliseconds:month": 2_999,
     }
     assert left[1] == left[0] | {"key:chat:requests:day": 0, "tenant:chat:requests:hour": 96}
+
+
+async def test_in_another_time_zone_a_day_begins_where_the_ledger_stands(core, clock, make_tenant):
+    """It is 12:30 UTC: in Kiritimati the day began at 10:00, in Tokyo at 15:00 the day before."""
+    acme = await make_tenant("acme", Limit("chat", Unit.REQUESTS, Window.DAY, 9))
+    clock.advance(-timedelta(hours=3))
+    await spend(core, acme, Usage(), estimate=Usage())
+    clock.advance(timedelta(hours=3))
+    left = []
+    for zone in ("UTC", "Pacific/Kiritimati", "Asia/Tokyo"):
+        if zone != "UTC":
+            await core.tenants.set_time_zone("acme", zone)
+            await asyncio.sleep(1)
+        found = await spend(core, acme, Usage(), estimate=Usage())
+        left += [limit.remaining for limit in found.limits if limit.name.endswith("day")]
+    assert left == [9 - 2, 9 - 2, 9 - 4]
 
 
 async def limited_tenant(tenants: TenantRepository) -> None:

@@ -1,6 +1,7 @@
-"""Migration 0003 with data there, up and down, on SQLite and on PostgreSQL."""
+"""Plans and limits on SQLite and on PostgreSQL: the migration with data there, and the tables."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,10 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 
 import atrium_gateway
-from atrium_gateway.database import open_engine
+from atrium_gateway.database import open_engine, upgrade
+from atrium_gateway.quota.limits import Limit, Unit, Window
+from atrium_gateway.tenants.domain import Tenant
+from atrium_gateway.tenants.repository import TenantRepository
 from atrium_gateway.testing.servers import postgres_server
 
 _BEFORE = (
@@ -81,4 +85,40 @@ async def test_limits_that_are_there_stay_their_tenants_own(url):
         ]
         await connection.run_sync(up, "0003")
         await connection.rollback()
+    await engine.dispose()
+
+
+async def test_plans_and_limits_are_replaced_by_those_of_their_kind(url):
+    engine = open_engine(url)
+    await upgrade(engine)
+    tenants = TenantRepository(engine)
+    acme = Tenant(
+        id="acme",
+        name="acme",
+        blocked=False,
+        unlimited=False,
+        weight=1.0,
+        limits=(),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        plan="free",
+    )
+    await tenants.create_tenant(acme)
+    await tenants.put_plan("free", "Free of charge")
+    for amount in (5, 2**50):
+        limit = Limit("model:m", Unit.TOKENS, Window.DAY, amount)
+        await tenants.set_limit("acme", limit, subject="user:Zoë")
+        await tenants.set_limit("acme", limit)
+        await tenants.set_plan_limit("free", limit)
+    before = await tenants.version()
+    await tenants.remove_plan_limit("free", selector="*", unit=Unit.REQUESTS, window=Window.MINUTE)
+    assert await tenants.version() == before + 1
+    found = await tenants.tenant("acme")
+    assert found.limits == (limit,)
+    assert found.scoped == {"user:Zoë": (limit,)}
+    assert found.plan_limits == (Limit("*", Unit.TOKENS, Window.MONTH, 100_000), limit)
+    assert [plan.name for plan in await tenants.list_plans()] == [
+        "Enterprise",
+        "Free of charge",
+        "Pro",
+    ]
     await engine.dispose()

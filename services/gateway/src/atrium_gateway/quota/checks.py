@@ -6,7 +6,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from atrium_common.domain import Capability
 from atrium_common.errors import InvalidArgument
-from atrium_gateway.quota.limits import ANY_CAPABILITY, MODEL_PREFIX, Limit, Unit, Window
+from atrium_gateway.quota.limits import (
+    ANY_CAPABILITY,
+    MODEL_PREFIX,
+    UTC_ZONE,
+    Limit,
+    Unit,
+    Window,
+)
 
 _CAPABILITIES: Final = [*(str(each) for each in Capability), ANY_CAPABILITY]
 _MOST_OF_A_MINUTE: Final = 7 * 10**10
@@ -71,6 +78,8 @@ def check_time_zone(name: str) -> None:
     Raises:
         InvalidArgument: It is not.
     """
+    if name == UTC_ZONE:
+        return
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as err:

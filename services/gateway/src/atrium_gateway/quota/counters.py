@@ -4,7 +4,7 @@ A counter keeps what was taken and where, so that a later adjustment reaches the
 part of the window or, if that has passed, nothing. Times are Unix milliseconds.
 """
 
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
@@ -42,7 +42,8 @@ def window_bounds(window: Window, now: int, time_zone: str = UTC_ZONE) -> tuple[
         return now - now % _DAY, now - now % _DAY + _DAY
     if window not in (Window.DAY, Window.MONTH):
         return 0, _FOREVER
-    zone = ZoneInfo(time_zone)
+    # Without a lookup for UTC: a machine may have no table of zones.
+    zone = UTC if time_zone == UTC_ZONE else ZoneInfo(time_zone)
     today = datetime.fromtimestamp(now // _SECOND, zone).date()
     if window is Window.DAY:
         return _midnight(today, zone), _midnight(today + timedelta(days=1), zone)
@@ -50,7 +51,7 @@ def window_bounds(window: Window, now: int, time_zone: str = UTC_ZONE) -> tuple[
     return _midnight(first, zone), _midnight((first + _OVER_A_MONTH).replace(day=1), zone)
 
 
-def _midnight(day: date, zone: ZoneInfo) -> int:
+def _midnight(day: date, zone: tzinfo) -> int:
     """When a day begins; where the clocks skip midnight, when they do so."""
     return int(datetime.combine(day, time.min, zone).timestamp()) * _SECOND
 
