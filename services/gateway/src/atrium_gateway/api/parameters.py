@@ -18,9 +18,12 @@ from atrium_gateway.api.chat_schema import ChatRequest
 from atrium_gateway.api.completions_schema import CompletionRequest
 from atrium_gateway.api.embeddings import EmbeddingRequest
 from atrium_gateway.api.images_schema import ImageEditJson, ImageRequest
+from atrium_gateway.api.keys_schema import KeyRequest
 from atrium_gateway.api.picture_schema import ImageToImageJson, TextToImageRequest
+from atrium_gateway.api.prices import PriceRequest
 from atrium_gateway.api.seeing_schema import ImageToTextJson, OcrJson
 from atrium_gateway.api.speech_schema import SpeechRequest, TextToSpeechRequest, VoiceJson
+from atrium_gateway.api.tenants_schema import TenantRequest
 
 HARMLESS = frozenset(
     {
@@ -91,5 +94,8 @@ PARAMETERS = {
     "/api/speech-to-text": _lists(SpeechJson, set(), extra={"file"}),
     "/api/text-to-speech": _lists(TextToSpeechRequest, set()),
     "/api/voices": _lists(VoiceJson, set(), extra={"file"}),
+    "/api/keys": _lists(KeyRequest, set()),
+    "/api/tenants": _lists(TenantRequest, set()),
+    "/api/prices": _lists(PriceRequest, set()),
 }
 """The lists by path."""
