@@ -16,7 +16,7 @@ from atrium_gateway.database import open_engine, upgrade
 from atrium_gateway.testing.servers import postgres_server
 from atrium_gateway.usage.records import Units, UsageEvent
 from atrium_gateway.usage.reports import Bucket, Filters, Group, UsageReports
-from atrium_gateway.usage.reports_calendar import cover, cover_days, month_bounds, unix_ms
+from atrium_gateway.usage.reports_calendar import DAY_MS, cover, cover_days, month_bounds, unix_ms
 from atrium_gateway.usage.spool import Spool
 from atrium_gateway.usage.writer import LedgerWriter
 
@@ -221,6 +221,7 @@ async def test_reports_are_the_sum_of_the_events(ledger, happened, asked, page):
 def test_a_cover_has_every_millisecond_once(start, length, zone):
     for covered in (cover(start, start + length), cover_days(start, start + length, zone)):
         spans = [(span.start * HOUR_MS, span.end * HOUR_MS) for span in covered.hours]
+        spans += [(span.start * DAY_MS, span.end * DAY_MS) for span in covered.days]
         spans = sorted(spans + [(span.start, span.end) for span in covered.edges])
         assert spans[0][0] == start
         assert spans[-1][1] == start + length

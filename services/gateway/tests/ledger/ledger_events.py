@@ -10,7 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from atrium_gateway.usage.records import REFUNDED, Units, UsageEvent
 from atrium_gateway.usage.rows import counts_of
 from atrium_gateway.usage.split import share_id
-from atrium_gateway.usage.tables import DIMENSIONS, SUMS, usage_events, usage_hourly
+from atrium_gateway.usage.tables import (
+    DAILY_DIMENSIONS,
+    DIMENSIONS,
+    SUMS,
+    usage_daily,
+    usage_events,
+    usage_hourly,
+)
 
 HOUR_MS = 3_600_000
 Sums = dict[tuple[object, ...], list[int]]
@@ -95,6 +102,25 @@ async def rolled_up(engine: AsyncEngine, tenant: str = "acme") -> Sums:
             tuple(row._mapping[name] for name in DIMENSIONS): [row._mapping[n] for n in SUMS]
             for row in rows
         }
+
+
+async def rolled_up_days(engine: AsyncEngine, tenant: str = "acme") -> Sums:
+    """The daily roll-ups in the database."""
+    async with engine.connect() as connection:
+        rows = await connection.execute(select(usage_daily).where(usage_daily.c.tenant == tenant))
+        return {
+            tuple(row._mapping[name] for name in DAILY_DIMENSIONS): [row._mapping[n] for n in SUMS]
+            for row in rows
+        }
+
+
+def days_of(hours: Sums) -> Sums:
+    """Hourly sums by days, summed the plain way."""
+    days: Sums = {}
+    for (tenant, hour, *rest), counts in hours.items():
+        key = (tenant, hour // 24, *rest)
+        days[key] = [a + b for a, b in zip(days.get(key, [0] * len(counts)), counts, strict=True)]
+    return days
 
 
 async def ids_of(engine: AsyncEngine, tenant: str = "acme") -> Counter[str]:

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger_events import HOUR_MS, event_id, events, ids_of, make_event, rolled_up, sums_of
+from ledger_events import (
+    HOUR_MS,
+    days_of,
+    event_id,
+    events,
+    ids_of,
+    make_event,
+    rolled_up,
+    rolled_up_days,
+    sums_of,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import Unavailable
@@ -58,6 +68,7 @@ async def test_rollups_are_the_sums_of_events_however_they_arrive(engine, tmp_pa
         delivered = delivered[size:]
     assert await ids_of(engine, tenant) == {event.id: 1 for event in made}
     assert await rolled_up(engine, tenant) == sums_of(made)
+    assert await rolled_up_days(engine, tenant) == days_of(sums_of(made))
 
 
 async def test_two_gateways_that_write_the_same_rows_at_once_neither_lock_nor_double(

@@ -26,6 +26,10 @@ INSERT INTO usage_hourly (tenant, hour, capability, model, refunded, {_COUNTS})
 VALUES ('t', :hour, 'chat', 'm', :refunded, :requests, 0, 0, 0, 0, 0, 0, 0, 0, 0, :inference, 7)
 """  # noqa: S608 - every name in it is written above
 _OLD = "SELECT hour, refunded, requests, inference_ms, cost_nano FROM usage_hourly ORDER BY hour"
+_DAYS = """
+SELECT day, SUM(events), SUM(refunded), SUM(requests), SUM(inference_ms), SUM(cost_nano)
+FROM usage_daily GROUP BY day ORDER BY day
+"""
 _NEW = """
 SELECT hour, key_id, subject, outcome, events, refunded, requests, inference_ms, cost_nano,
   provider_cost_nano FROM usage_hourly ORDER BY hour, key_id, outcome
@@ -82,4 +86,5 @@ async def test_sums_go_up_and_down_and_up_again(empty_url):
         assert [row[:4] for row in back] == [row[:4] for row in old]
         await connection.run_sync(_move, "0004")
         assert await sums(_NEW) == new
+        assert await sums(_DAYS) == [(0, 7, 2, 5, 90, 35)]
     await engine.dispose()

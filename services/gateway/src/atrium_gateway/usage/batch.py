@@ -13,7 +13,8 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atrium_gateway.database import DriverInsert, DriverValue
-from atrium_gateway.usage.tables import SUMS, usage_events, usage_hourly
+from atrium_gateway.usage.rollup import RollUps
+from atrium_gateway.usage.tables import SUMS, usage_daily, usage_events, usage_hourly
 
 Rows = Sequence[Mapping[str, DriverValue]]
 
@@ -28,8 +29,8 @@ class Batch(Protocol):
         """
         ...
 
-    async def add_sums(self, connection: AsyncConnection, rows: Rows) -> None:
-        """Adds rows of `usage_hourly` to what is there."""
+    async def add_sums(self, connection: AsyncConnection, sums: RollUps) -> None:
+        """Adds sums to those that are there, hours before days."""
         ...
 
 
@@ -42,22 +43,17 @@ class PostgresBatch:
             f"INSERT INTO usage_events ({names}) SELECT {names} "
             f"{_rows_of(usage_events)} ON CONFLICT (id) DO NOTHING RETURNING id"
         )
-        names = ", ".join(column.name for column in usage_hourly.columns)
-        key = ", ".join(column.name for column in usage_hourly.primary_key)
-        sums = ", ".join(f"{name} = usage_hourly.{name} + excluded.{name}" for name in SUMS)
-        self._add = (
-            f"INSERT INTO usage_hourly ({names}) SELECT {names} "
-            f"{_rows_of(usage_hourly)} ON CONFLICT ({key}) DO UPDATE SET {sums}"
-        )
+        self._add_hours, self._add_days = map(_addition, (usage_hourly, usage_daily))
 
     async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
         """Inserts what is new."""
         inserted = await connection.exec_driver_sql(self._insert, (_json(rows),))
         return {row[0] for row in inserted}
 
-    async def add_sums(self, connection: AsyncConnection, rows: Rows) -> None:
+    async def add_sums(self, connection: AsyncConnection, sums: RollUps) -> None:
         """Adds them up."""
-        await connection.exec_driver_sql(self._add, (_json(rows),))
+        await connection.exec_driver_sql(self._add_hours, (_json(sums.hourly),))
+        await connection.exec_driver_sql(self._add_days, (_json(sums.daily),))
 
 
 class SqliteBatch:
@@ -73,11 +69,7 @@ class SqliteBatch:
         )
         self._insert = DriverInsert(new_only, dialect)
         self._insert_returning = new_only.returning(usage_events.c.id)
-        added = sqlite.Insert(usage_hourly)
-        self._add = added.on_conflict_do_update(
-            index_elements=list(usage_hourly.primary_key.columns),
-            set_={name: usage_hourly.c[name] + added.excluded[name] for name in SUMS},
-        )
+        self._add_hours, self._add_days = map(_sqlite_addition, (usage_hourly, usage_daily))
 
     async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
         """Inserts what is new."""
@@ -88,14 +80,33 @@ class SqliteBatch:
         inserted = await connection.execute(self._insert_returning, list(rows))
         return {row[0] for row in inserted}
 
-    async def add_sums(self, connection: AsyncConnection, rows: Rows) -> None:
+    async def add_sums(self, connection: AsyncConnection, sums: RollUps) -> None:
         """Adds them up."""
-        await connection.execute(self._add, list(rows))
+        await connection.execute(self._add_hours, list(sums.hourly))
+        await connection.execute(self._add_days, list(sums.daily))
 
 
 def batch_for(dialect: Dialect) -> Batch:
     """The way into a database of `dialect`."""
     return PostgresBatch() if dialect.name == "postgresql" else SqliteBatch(dialect)
+
+
+def _addition(table: Table) -> str:
+    names = ", ".join(column.name for column in table.columns)
+    key = ", ".join(column.name for column in table.primary_key)
+    sums = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in SUMS)
+    return (
+        f"INSERT INTO {table.name} ({names}) SELECT {names} "
+        f"{_rows_of(table)} ON CONFLICT ({key}) DO UPDATE SET {sums}"
+    )
+
+
+def _sqlite_addition(table: Table) -> sqlite.Insert:
+    added = sqlite.Insert(table)
+    return added.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns),
+        set_={name: table.c[name] + added.excluded[name] for name in SUMS},
+    )
 
 
 def _rows_of(table: Table) -> str:

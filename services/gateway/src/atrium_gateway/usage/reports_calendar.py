@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from atrium_common.errors import InvalidArgument
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST = datetime(9000, 1, 1, tzinfo=UTC)
 """No report goes further: beyond it, calendars end."""
@@ -18,6 +19,7 @@ MAX_DAYS = 3_700
 """Most days that a report is split into: ten years."""
 _MILLISECOND = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
+_DAY_HOURS = 24
 
 
 class Span(NamedTuple):
@@ -35,8 +37,9 @@ class Span(NamedTuple):
 
 
 class Cover(NamedTuple):
-    """What a period is read from: `hours` from roll-ups, `edges` from events."""
+    """What a period is read from: `days` and `hours` from roll-ups, `edges` from events."""
 
+    days: list[Span]
     hours: list[Span]
     edges: list[Span]
 
@@ -54,13 +57,29 @@ def moment_of(ms: int) -> datetime:
     return EPOCH + ms * _MILLISECOND
 
 
-def cover(start: int, end: int, *, bucket: int = 0) -> Cover:
-    """Covers ``[start, end)`` ms: full hours from roll-ups, the edges from events."""
+def cover(start: int, end: int, *, bucket: int = 0, days: bool = True) -> Cover:
+    """Covers ``[start, end)`` ms: full days and hours from roll-ups, the edges from events.
+
+    Args:
+        start: Unix ms.
+        end: Unix ms.
+        bucket: The bucket of all of it.
+        days: Whether days may be taken whole; not where hours are told apart.
+    """
     first, last = -(-start // HOUR_MS), end // HOUR_MS
     if first >= last:
-        return Cover([], [Span(bucket, start, end)] if start < end else [])
-    edges = [Span(bucket, start, first * HOUR_MS), Span(bucket, last * HOUR_MS, end)]
-    return Cover([Span(bucket, first, last)], [edge for edge in edges if edge.start < edge.end])
+        return Cover([], [], _spans(bucket, (start, end)))
+    edges = _spans(bucket, (start, first * HOUR_MS), (last * HOUR_MS, end))
+    first_day, last_day = -(-first // _DAY_HOURS), last // _DAY_HOURS
+    if not days or first_day >= last_day:
+        return Cover([], _spans(bucket, (first, last)), edges)
+    hours = _spans(bucket, (first, first_day * _DAY_HOURS), (last_day * _DAY_HOURS, last))
+    return Cover(_spans(bucket, (first_day, last_day)), hours, edges)
+
+
+def _spans(bucket: int, *bounds: tuple[int, int]) -> list[Span]:
+    """Those that are not empty."""
+    return [Span(bucket, start, end) for start, end in bounds if start < end]
 
 
 def cover_days(start: int, end: int, zone: ZoneInfo) -> Cover:
@@ -73,9 +92,10 @@ def cover_days(start: int, end: int, zone: ZoneInfo) -> Cover:
         raise InvalidArgument(
             f"A report by days spans at most {MAX_DAYS} of them.", field="end_time"
         )
-    found = Cover([], [])
+    found = Cover([], [], [])
     for day, following in _days(start, end, zone):
         part = cover(max(start, day), min(end, following), bucket=day)
+        found.days.extend(part.days)
         found.hours.extend(part.hours)
         found.edges.extend(part.edges)
     return found

@@ -1,4 +1,4 @@
-"""The SQL of reports: full hours from roll-ups, what is left of the period from events.
+"""The SQL of reports: full days and hours from roll-ups, what is left of the period from events.
 
 The parts are disjoint, so their sum is exact for any period. `reports.py` runs it.
 """
@@ -28,6 +28,7 @@ from sqlalchemy import (
 from atrium_common.errors import InvalidArgument
 from atrium_gateway.usage.records import REFUNDED
 from atrium_gateway.usage.reports_calendar import (
+    DAY_MS,
     HOUR_MS,
     Cover,
     Span,
@@ -36,13 +37,12 @@ from atrium_gateway.usage.reports_calendar import (
     unix_ms,
 )
 from atrium_gateway.usage.reports_views import DIMENSIONS, Bucket, Filters, Group
-from atrium_gateway.usage.tables import COUNTS, usage_events, usage_hourly
+from atrium_gateway.usage.tables import COUNTS, usage_daily, usage_events, usage_hourly
 
 UTC_ZONE = ZoneInfo("UTC")
 BUCKET = "bucket"
 """Column of a row that says where its bucket begins, Unix ms."""
-_DAY_MS = 24 * HOUR_MS
-_LENGTHS = {Bucket.MINUTE: 60_000, Bucket.HOUR: HOUR_MS, Bucket.DAY: _DAY_MS}
+_LENGTHS = {Bucket.MINUTE: 60_000, Bucket.HOUR: HOUR_MS, Bucket.DAY: DAY_MS}
 _SUMMED = (*COUNTS, "refunded")
 
 
@@ -95,6 +95,7 @@ def report_query(
     """
     covered = _covered(report)
     parts = [
+        *_part(report, usage_daily, usage_daily.c.day, covered.days, unit=DAY_MS),
         *_part(report, usage_hourly, usage_hourly.c.hour, covered.hours, unit=HOUR_MS),
         *_part(report, usage_events, usage_events.c.started_ms, covered.edges, unit=1),
     ]
@@ -112,12 +113,12 @@ def _covered(report: Report) -> Cover:
     if end <= start:
         raise InvalidArgument("end_time must be after start_time.", field="end_time")
     if report.bucket is Bucket.MINUTE:
-        if end - start > _DAY_MS:
+        if end - start > DAY_MS:
             raise InvalidArgument("A report by minutes spans at most a day.", field="end_time")
-        return Cover([], [Span(0, start, end)])
+        return Cover([], [], [Span(0, start, end)])
     if report.by_local_day:
         return cover_days(start, end, report.zone)
-    return cover(start, end)
+    return cover(start, end, days=report.bucket is not Bucket.HOUR)
 
 
 def _part(
@@ -164,9 +165,9 @@ def _columns(
     report: Report, table: Table, bucket: ColumnElement[int]
 ) -> Sequence[ColumnElement[int] | ColumnElement[object]]:
     refunded = (
-        table.c.refunded
-        if table is usage_hourly
-        else case((table.c.outcome == REFUNDED, 1), else_=0)
+        case((table.c.outcome == REFUNDED, 1), else_=0)
+        if table is usage_events
+        else table.c.refunded
     )
     named = [_dimension(table, name) for name in report.columns if name != BUCKET]
     counts = [table.c[name] for name in COUNTS]

@@ -1,4 +1,4 @@
-"""Tables of the ledger: events, hourly roll-ups and the versions of the price book."""
+"""Tables of the ledger: events, roll-ups by hour and day, and the versions of the price book."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
 
@@ -24,7 +24,10 @@ SUMS = (*COUNTS, "provider_cost_nano", "events", "refunded")
 """Columns that a roll-up sums: those of events, how many events, how many refunded."""
 
 DIMENSIONS = ("tenant", "hour", "capability", "model", "key_id", "subject", "outcome")
-"""Columns that name a roll-up; events have them too, but for the hour."""
+"""Columns that name an hourly roll-up; events have them too, but for the hour."""
+
+DAILY_DIMENSIONS = ("tenant", "day", *DIMENSIONS[2:])
+"""Columns that name a daily one."""
 
 
 def _counts() -> list[Column[int]]:
@@ -61,25 +64,33 @@ usage_events = Table(
 `reserved` is JSON of what was held.
 """
 
-usage_hourly = Table(
-    "usage_hourly",
-    metadata,
-    Column("tenant", String(64), primary_key=True),
-    Column("hour", BigInteger, primary_key=True),
-    Column("capability", String(64), primary_key=True),
-    Column("model", String(200), primary_key=True),
-    Column("key_id", String(32), primary_key=True),
-    Column("subject", String(200), primary_key=True),
-    Column("outcome", String(16), primary_key=True),
-    Column("events", BigInteger, nullable=False),
-    Column("refunded", BigInteger, nullable=False),
-    *_counts(),
-    Column("provider_cost_nano", BigInteger, nullable=False),
-)
+
+def _rollup(name: str, time: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("tenant", String(64), primary_key=True),
+        Column(time, BigInteger, primary_key=True),
+        Column("capability", String(64), primary_key=True),
+        Column("model", String(200), primary_key=True),
+        Column("key_id", String(32), primary_key=True),
+        Column("subject", String(200), primary_key=True),
+        Column("outcome", String(16), primary_key=True),
+        Column("events", BigInteger, nullable=False),
+        Column("refunded", BigInteger, nullable=False),
+        *_counts(),
+        Column("provider_cost_nano", BigInteger, nullable=False),
+    )
+
+
+usage_hourly = _rollup("usage_hourly", "hour")
 """Sums of events by the hour in which they were admitted (Unix hours).
 
 `key_id` is empty where the events have none: a part of a primary key can't be null.
 """
+
+usage_daily = _rollup("usage_daily", "day")
+"""The same by Unix days, so that months are told from a twentieth of the rows."""
 
 price_book = Table(
     "price_book",

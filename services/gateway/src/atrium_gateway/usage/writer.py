@@ -119,6 +119,6 @@ class LedgerWriter:
         async with self._engine.connect() as connection:
             new = await self._batch.insert_events(connection, rows)
             if new:
-                sums = roll_up(by_id[each] for each in sorted(new))
+                sums = roll_up(by_id[each] for each in new)
                 await self._batch.add_sums(connection, sums)
             await connection.commit()

@@ -61,6 +61,13 @@ WHERE NOT EXISTS (
     AND usage_hourly.model = usage_hourly_before.model
 )
 """  # noqa: S608 - every name in it is written above
+_DAYS = f"""
+INSERT INTO usage_daily
+  (tenant, day, {", ".join(_NEW_KEY[2:])}, events, refunded, {_NAMES}, provider_cost_nano)
+SELECT tenant, hour / 24, {", ".join(_NEW_KEY[2:])},
+  SUM(events), SUM(refunded), {_SUMMED}, SUM(provider_cost_nano)
+FROM usage_hourly GROUP BY tenant, hour / 24, {", ".join(_NEW_KEY[2:])}
+"""  # noqa: S608 - every name in it is written above
 _BACK = f"""
 INSERT INTO usage_hourly ({", ".join(_OLD_KEY)}, refunded, {_NAMES})
 SELECT {", ".join(_OLD_KEY)}, SUM(refunded), {_SUMMED}
@@ -82,26 +89,29 @@ def _put_aside() -> None:
         )
 
 
-def _make(key: tuple[str, ...], numbers: tuple[str, ...]) -> None:
+def _make(name: str, key: tuple[str, ...], numbers: tuple[str, ...]) -> None:
     op.create_table(
-        "usage_hourly",
+        name,
         *(
-            sa.Column(name, sa.String(_LENGTHS[name]), nullable=False)
-            if name in _LENGTHS
-            else _number(name)
-            for name in key
+            sa.Column(part, sa.String(_LENGTHS[part]), nullable=False)
+            if part in _LENGTHS
+            else _number(part)
+            for part in key
         ),
-        *(_number(name) for name in numbers),
-        sa.PrimaryKeyConstraint(*key, name=op.f("pk_usage_hourly")),
+        *(_number(number) for number in numbers),
+        sa.PrimaryKeyConstraint(*key, name=op.f(f"pk_{name}")),
     )
 
 
 def upgrade() -> None:
-    """Splits the roll-ups further; gives prices a model and costs."""
+    """Splits the roll-ups further, by days, too; gives prices a model and costs."""
     _put_aside()
-    _make(_NEW_KEY, ("events", "refunded", *_COUNTS, "provider_cost_nano"))
+    sums = ("events", "refunded", *_COUNTS, "provider_cost_nano")
+    _make("usage_hourly", _NEW_KEY, sums)
     op.execute(_FROM_EVENTS)
     op.execute(_WITHOUT_EVENTS)
+    _make("usage_daily", ("tenant", "day", *_NEW_KEY[2:]), sums)
+    op.execute(_DAYS)
     op.drop_table("usage_hourly_before")
     op.add_column(
         "usage_events",
@@ -113,6 +123,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Joins the roll-ups again; prices that an operator set are forgotten."""
+    op.drop_table("usage_daily")
     op.execute("DELETE FROM price_book WHERE model IS NOT NULL")
     for table, column in (
         ("price_book", "costs"),
@@ -122,6 +133,6 @@ def downgrade() -> None:
         with op.batch_alter_table(table) as altered:
             altered.drop_column(column)
     _put_aside()
-    _make(_OLD_KEY, ("refunded", *_COUNTS))
+    _make("usage_hourly", _OLD_KEY, ("refunded", *_COUNTS))
     op.execute(_BACK)
     op.drop_table("usage_hourly_before")

@@ -16,6 +16,7 @@ _TENANTS_OWN = {
     "tenant_limits": "SELECT, INSERT, UPDATE, DELETE",
     "usage_events": "SELECT",
     "usage_hourly": "SELECT",
+    "usage_daily": "SELECT",
     "audit_entries": "SELECT, INSERT",
     "tenant_deletions": "",
 }
