@@ -65,4 +65,5 @@ async def create_token(exchange: Exchange) -> None:
         models=None if claims.models is None else sorted(claims.models),
         expires_at=made.expires_at,
     )
+    exchange.spoil()  # a token is written down nowhere; a repeat may well mint another
     await exchange.reply(_ENCODER.encode(answer), status=201, headers={"cache-control": "no-store"})

@@ -297,6 +297,11 @@ async def test_a_secret_is_shown_once_and_made_once(rest):
         made = await client.post("/api/keys", **asked)
         again = await client.post("/api/keys", **asked)
         listed = (await client.get("/api/keys")).json()["keys"]
+        token = {"json": {"scopes": ["chat"]}, "headers": keyed("token")}
+        tokens = [await client.post("/api/tokens", **token) for _ in range(2)]
     assert made.status_code == 201
     assert (again.status_code, code(again)) == (409, "idempotency_answer_not_kept")
     assert [key["name"] for key in listed].count("new") == 1
+    # Minting changes nothing: who lost a token gets another.
+    assert [reply.status_code for reply in tokens] == [201, 201]
+    assert "idempotency-replayed" not in tokens[1].headers
