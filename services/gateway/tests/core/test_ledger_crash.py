@@ -39,10 +39,14 @@ async def all_events(core):
         after = page[-1].id
 
 
-@pytest.mark.parametrize("seed", [1])
-async def test_what_was_settled_is_in_the_ledger_once_and_the_sums_agree(tmp_path, catalogue, seed):
-    rounds = 12
-    command = (sys.executable, str(VICTIM), str(tmp_path), str(rounds), str(seed))
+@pytest.mark.parametrize(("database", "rounds"), [("sqlite", 12), ("postgresql", 9)])
+async def test_what_was_settled_is_in_the_ledger_once_and_the_sums_agree(
+    tmp_path, catalogue, request, monkeypatch, database, rounds
+):
+    if database == "postgresql":
+        url = request.getfixturevalue("real_postgres").new_database("crashes")
+        monkeypatch.setenv("ATRIUM_GATEWAY_DATABASE_URL", url)
+    command = (sys.executable, str(VICTIM), str(tmp_path), str(rounds), "1")
     process = await asyncio.create_subprocess_exec(*command)
     assert await process.wait() == 0
     said = promises(tmp_path)
