@@ -341,8 +341,8 @@ class Admission:
         return None
 
     def price(self, model: str, usage: Usage) -> int:
-        """What `usage` of a model would cost now, in billionths of the currency."""
-        return self._prices.at(self._now_ms()).cost(model, units_of(usage))[0]
+        """The most that `usage` of a model would cost now, in billionths of the currency."""
+        return self._prices.at(self._now_ms()).bound(model, units_of(usage))
 
     def _bound(self, meters: Sequence[Meter], model: str, estimate: Usage) -> list[int]:
         return reserve_amounts(

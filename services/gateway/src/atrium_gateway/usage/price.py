@@ -32,6 +32,7 @@ PRICED: Final[Mapping[str, tuple[str, int]]] = {
 REQUEST: Final = "request"
 _INPUT: Final = "million_input_tokens"
 _CACHED: Final = "million_cached_input_tokens"
+_PAGE: Final = "page"
 _FREE: Final = Decimal(0)
 
 ModelPrices = Mapping[str, Decimal]
@@ -95,6 +96,10 @@ class PriceBook:
         return {model: _rates(prices) for model, prices in self.prices.items()}
 
     @cached_property
+    def _dearest_page(self) -> Decimal:
+        return max((each.get(_PAGE, _FREE) for each in self.prices.values()), default=_FREE) * NANO
+
+    @cached_property
     def _cost_rates(self) -> Mapping[str, _Rates]:
         return {model: _rates(prices) for model, prices in self.costs.items()}
 
@@ -116,6 +121,17 @@ class PriceBook:
         if rates is None:
             return 0, 0
         return rates.total(units, requests), self.versions.get(model, self.version)
+
+    def bound(self, model: str, units: Units) -> int:
+        """The most that work of `model` within `units` costs the tenant, in billionths.
+
+        A picture's text may be read by another model than describes it, and the bound of
+        both is one: pages that `model` has no price for are taken at the dearest.
+        """
+        cost, _ = self.cost(model, units)
+        if units.pages and _PAGE not in self.prices.get(model, {}):
+            cost += int(units.pages * self._dearest_page)
+        return cost
 
     def provider_cost(self, model: str, units: Units, *, requests: int = 1) -> int:
         """The same for the operator: billionths of the currency, 0 where nothing is known."""

@@ -54,6 +54,17 @@ async def test_a_picture_is_one_page(rest, picture):
     assert [event.reserved.get("pages") for event in events] == [1, 1, 1, None]
 
 
+async def test_a_budget_holds_for_what_two_models_do_together(rest, picture):
+    """The description costs 1, the reading of the page, another model's, 2."""
+    for budget, status in ((2_999_999, 429), (3_000_000, 200)):
+        tenant = f"seeing-budget-{status}"
+        async with rest.client(await rest.key(tenant, limit(Unit.COST, budget))) as client:
+            reply = await client.post(f"{PATH}?task=all", content=picture())
+        assert reply.status_code == status, reply.text
+    events = await rest.events(tenant)
+    assert sum(event.totals.cost for event in events) == 3
+
+
 async def test_a_limit_of_images_holds_under_many_at_once(rest, picture):
     async with rest.client(await rest.key("seeing-images-limit", limit(Unit.IMAGES, 3))) as client:
         replies = await asyncio.gather(*(client.post(PATH, content=picture()) for _ in range(6)))
