@@ -6,10 +6,9 @@ the ledger: work that still runs is not in it.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from atrium_common.catalogue import Catalogue
 from atrium_gateway.auth.principal import Principal
@@ -25,8 +24,7 @@ from atrium_gateway.quota.limits import (
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.usage.reports import Filters, Totals, UsageReports
-from atrium_gateway.usage.reports_calendar import EPOCH, moment_of, unix_ms
-from atrium_gateway.usage.reports_query import UTC_ZONE
+from atrium_gateway.usage.reports_calendar import EPOCH, moment_of, unix_ms, zone_of
 
 _MICRO: Final = 1_000_000
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -99,14 +97,14 @@ class Standing:
         self._catalogue = catalogue
         self._clock = clock
 
-    async def zone(self, tenant_id: str) -> ZoneInfo:
+    async def zone(self, tenant_id: str) -> tzinfo:
         """Whose days and months are the tenant's; UTC for one that is no more.
 
         Raises:
             Unavailable: It is not known yet and the database is away.
         """
         tenant = await self._directory.tenant(tenant_id)
-        return UTC_ZONE if tenant is None else ZoneInfo(tenant.time_zone)
+        return UTC if tenant is None else zone_of(tenant.time_zone)
 
     async def limits(self, principal: Principal) -> Sequence[LimitStanding]:
         """Every limit that binds a caller in anything that the catalogue offers.

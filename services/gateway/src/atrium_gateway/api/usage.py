@@ -3,8 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import datetime, tzinfo
 
 import msgspec
 from msgspec.structs import astuple, fields
@@ -52,7 +51,7 @@ class _Asked:
     end: datetime
     by: Sequence[Group]
     bucket: Bucket | None
-    zone: ZoneInfo
+    zone: tzinfo
     only: Filters
     after: Place
 
@@ -77,7 +76,7 @@ async def show_usage(exchange: Exchange) -> None:
         tenant=asked.tenant,
         start_time=asked.start,
         end_time=asked.end,
-        time_zone=asked.zone.key,
+        time_zone=str(asked.zone),
         totals=counts(totals),
         groups=[_view(group) for group in groups],
         next_page=following,

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -52,9 +51,7 @@ async def show_usage_statement(exchange: Exchange) -> None:
     await exchange.reply(_ENCODER.encode(answer))
 
 
-async def _statement(
-    exchange: Exchange, tenant: str, month: str, zone: ZoneInfo
-) -> StatementAnswer:
+async def _statement(exchange: Exchange, tenant: str, month: str, zone: tzinfo) -> StatementAnswer:
     year, number = (int(part) for part in month.split("-"))
     start, end = month_bounds(year, number, zone)
     lines = [
@@ -64,7 +61,7 @@ async def _statement(
     return StatementAnswer(
         tenant=tenant,
         month=month,
-        time_zone=zone.key,
+        time_zone=str(zone),
         start_time=start,
         end_time=end,
         complete=exchange.gateway.now() >= end,

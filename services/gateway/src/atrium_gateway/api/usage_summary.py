@@ -42,7 +42,7 @@ async def show_usage_summary(exchange: Exchange) -> None:
     totals = await gateway.reports.totals(tenant, start=start, end=now + _NOW)
     answer = SummaryAnswer(
         tenant=tenant,
-        time_zone=zone.key,
+        time_zone=str(zone),
         time=now,
         period=PeriodView(
             start_time=start,

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -21,6 +20,7 @@ from atrium_gateway.cli.tenant import TenantId
 from atrium_gateway.cli.times import read_time
 from atrium_gateway.tenants.repository import TenantRepository
 from atrium_gateway.usage.reports import Bucket, Filters, Group, UsageGroup, UsageReports
+from atrium_gateway.usage.reports_calendar import zone_of
 from atrium_gateway.usage.reports_csv import csv_lines
 
 app = typer.Typer(cls=DefaultsToShow, no_args_is_help=True)
@@ -77,7 +77,7 @@ def usage(
             end=last,
             by=groups,
             bucket=bucket,
-            zone=ZoneInfo(found.time_zone),
+            zone=zone_of(found.time_zone),
             only=only,
             limit=limit,
         )

@@ -5,8 +5,7 @@ others' rows from it.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 import msgspec
 from sqlalchemy import ColumnElement, Executable, Row, and_, or_, select
@@ -21,7 +20,6 @@ from atrium_gateway.usage.reports_calendar import moment_of, unix_ms
 from atrium_gateway.usage.reports_prices import UnitPrices
 from atrium_gateway.usage.reports_query import (
     BUCKET,
-    UTC_ZONE,
     Report,
     event_filters,
     report_query,
@@ -80,7 +78,7 @@ class UsageReports:
         end: datetime,
         by: Sequence[Group],
         bucket: Bucket | None = None,
-        zone: ZoneInfo = UTC_ZONE,
+        zone: tzinfo = UTC,
         only: Filters = EVERYTHING,
         limit: int | None = None,
         after: Sequence[int | str] = (),
@@ -121,7 +119,7 @@ class UsageReports:
         end: datetime,
         by: Sequence[Group],
         bucket: Bucket | None = None,
-        zone: ZoneInfo = UTC_ZONE,
+        zone: tzinfo = UTC,
         only: Filters = EVERYTHING,
         after: Sequence[int | str] = (),
     ) -> AsyncIterator[Sequence[UsageGroup]]:
@@ -237,7 +235,7 @@ def _report(
     *,
     by: Sequence[Group],
     bucket: Bucket | None,
-    zone: ZoneInfo,
+    zone: tzinfo,
     only: Filters,
 ) -> Report:
     if bucket is None:

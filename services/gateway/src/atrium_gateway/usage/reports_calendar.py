@@ -4,7 +4,7 @@ Plain arithmetic over Unix milliseconds; `reports_query.py` makes SQL of it.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -20,6 +20,15 @@ MAX_DAYS = 3_700
 _MILLISECOND = timedelta(milliseconds=1)
 _DAY = timedelta(days=1)
 _DAY_HOURS = 24
+
+
+def zone_of(name: str) -> tzinfo:
+    """The time zone of an IANA name; UTC needs no table of zones on the machine.
+
+    Raises:
+        ZoneInfoNotFoundError: There is no such zone.
+    """
+    return UTC if name == str(UTC) else ZoneInfo(name)
 
 
 class Span(NamedTuple):
@@ -82,7 +91,7 @@ def _spans(bucket: int, *bounds: tuple[int, int]) -> list[Span]:
     return [Span(bucket, start, end) for start, end in bounds if start < end]
 
 
-def cover_days(start: int, end: int, zone: ZoneInfo) -> Cover:
+def cover_days(start: int, end: int, zone: tzinfo) -> Cover:
     """The same, each span within one day of `zone`.
 
     Raises:
@@ -101,7 +110,7 @@ def cover_days(start: int, end: int, zone: ZoneInfo) -> Cover:
     return found
 
 
-def _days(start: int, end: int, zone: ZoneInfo) -> Iterator[tuple[int, int]]:
+def _days(start: int, end: int, zone: tzinfo) -> Iterator[tuple[int, int]]:
     """The days of `zone` that ``[start, end)`` touches: start and end of each."""
     date = moment_of(start).astimezone(zone).date()
     day = _midnight(datetime(date.year, date.month, date.day, tzinfo=zone))
@@ -117,7 +126,7 @@ def _midnight(local: datetime) -> int:
     return unix_ms(local.astimezone(UTC))
 
 
-def month_bounds(year: int, month: int, zone: ZoneInfo) -> tuple[datetime, datetime]:
+def month_bounds(year: int, month: int, zone: tzinfo) -> tuple[datetime, datetime]:
     """Start of a calendar month of `zone` and of the next one, aware UTC."""
     following_year, following = divmod(year * 12 + month, 12)
     first = datetime(year, month, 1, tzinfo=zone)

@@ -5,8 +5,7 @@ The parts are disjoint, so their sum is exact for any period. `reports.py` runs 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, tzinfo
 
 from sqlalchemy import (
     CTE,
@@ -39,7 +38,6 @@ from atrium_gateway.usage.reports_calendar import (
 from atrium_gateway.usage.reports_views import DIMENSIONS, Bucket, Filters, Group
 from atrium_gateway.usage.tables import COUNTS, usage_daily, usage_events, usage_hourly
 
-UTC_ZONE = ZoneInfo("UTC")
 BUCKET = "bucket"
 """Column of a row that says where its bucket begins, Unix ms."""
 _LENGTHS = {Bucket.MINUTE: 60_000, Bucket.HOUR: HOUR_MS, Bucket.DAY: DAY_MS}
@@ -65,13 +63,13 @@ class Report:
     end: datetime
     by: tuple[Group, ...] = ()
     bucket: Bucket | None = None
-    zone: ZoneInfo = UTC_ZONE
+    zone: tzinfo = UTC
     only: Filters
 
     @property
     def by_local_day(self) -> bool:
         """Whether its days are no days of UTC, so that they are counted out one by one."""
-        return self.bucket is Bucket.DAY and self.zone.key != UTC_ZONE.key
+        return self.bucket is Bucket.DAY and str(self.zone) != str(UTC)
 
     @property
     def columns(self) -> tuple[str, ...]:
