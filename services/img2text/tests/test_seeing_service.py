@@ -386,6 +386,8 @@ async def test_a_direct_caller_reserves_a_bound_and_pays_the_work(
     assert work_of(booking.bound) == most
     assert work_of(booking.usage) == work_of(answers[-1].usage) != (0, 0, 0, 0)
     models = [usage.model for usage in booking.usage_by_model]
+    # A key for some models is held against each of them.
+    assert {booking.request.model, *booking.request.other_models} >= set(models)
     assert models == [part.model for part in getattr(answers[-1], "usage_by_model", ())]
 
 

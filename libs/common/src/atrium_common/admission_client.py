@@ -110,6 +110,7 @@ class AdmissionClient:
             estimate=usage_to_proto(estimate.usage),
             request_id=request_id,
             method=method,
+            other_models=estimate.others,
         )
         if isinstance(caller, TokenCaller):
             request.token = caller.token

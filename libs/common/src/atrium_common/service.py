@@ -25,11 +25,13 @@ class WorkEstimate:
         model: Catalogue id, resolved from any alias.
         usage: The bound, unit by unit. A call that exceeds it grows its reservation by
             the same amount again, so an open-ended call may state a first part.
+        others: Other models that it uses, by catalogue id.
     """
 
     capability: Capability
     model: str
     usage: Usage
+    others: tuple[str, ...] = ()
 
 
 class Servicer(Protocol):

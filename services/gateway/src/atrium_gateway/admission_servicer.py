@@ -82,10 +82,14 @@ class AdmissionServicer(admission_pb2_grpc.AdmissionServiceServicer):
         _check_text("model", request.model, _MAX_TEXT, required=True)
         _check_text("method", request.method, _MAX_TEXT)
         _check_text("request_id", request.request_id, _MAX_REQUEST_ID)
+        if len(request.other_models) > _MAX_MODELS:
+            raise InvalidArgument(f"More than {_MAX_MODELS} models.", field="other_models")
         _check_text("peer_address", request.peer_address, _MAX_TEXT)
         _check_text("forwarded_for", request.forwarded_for, _MAX_FORWARDED)
         _check_usage("estimate", request.estimate)
         principal = await self._principal(request)
+        for model in request.other_models:
+            principal.demand_model(model)
         reservation = await self._admission.admit(
             principal,
             capability=request.capability,

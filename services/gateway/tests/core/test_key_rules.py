@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -179,7 +180,9 @@ def test_an_alias_stands_for_every_model_that_has_it():
 async def test_callers_of_grpc_stand_under_the_same_rules(core, settings, make_tenant):
     await make_tenant()
     pepper = settings.resolved_key_pepper()
-    near, other = make_key(pepper), make_key(pepper)
+    near, other, only, free = (make_key(pepper) for _ in range(4))
+    await core.tenants.create_key(api_key(only, models=frozenset({"m"})))
+    await core.tenants.create_key(api_key(free))
     await core.tenants.create_key(api_key(near, networks=("192.0.2.0/24",)))
     await core.tenants.create_key(api_key(other, models=frozenset({"another"})))
     behind = settings.model_copy(update={"trusted_proxies": ("10.0.0.1",)})
@@ -200,6 +203,9 @@ async def test_callers_of_grpc_stand_under_the_same_rules(core, settings, make_t
         assert await admit(near.text, "10.0.0.2", "192.0.2.7") == "KEY_NETWORK"
         assert await admit(near.text) == "KEY_NETWORK"
         assert await admit(other.text, "192.0.2.7") == "MODEL_NOT_ALLOWED"
+        work = replace(work, others=("another",))
+        assert await admit(free.text) == "admitted"
+        assert await admit(only.text) == "MODEL_NOT_ALLOWED"
         await channel.close(None)
 
 

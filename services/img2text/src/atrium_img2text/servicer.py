@@ -5,7 +5,7 @@ before the upload is read.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 
 import grpc.aio
@@ -93,6 +93,7 @@ class ImageUnderstandingServicer(pb_grpc.ImageUnderstandingServiceServicer):
             InvalidArgument: The request can't be served.
         """
         del method
+        models: Sequence[str] = ()
         if isinstance(request, pb.DescribeImageRequest):
             bound = bounds.description_bound(self._description(request))
         elif isinstance(request, pb.AnswerQuestionRequest):
@@ -100,10 +101,12 @@ class ImageUnderstandingServicer(pb_grpc.ImageUnderstandingServiceServicer):
         elif isinstance(request, pb.ExtractTextRequest):
             bound = bounds.reading_bound(self._extraction(request))
         elif isinstance(request, pb.AnalyzeImageRequest):
-            bound = bounds.analysis_bound(self._analysis(request))
+            order = self._analysis(request)
+            bound, models = bounds.analysis_bound(order), order.models
         else:
             return None
-        return WorkEstimate(Capability.IMAGE_TO_TEXT, bound.model, bound)
+        others = tuple(model for model in models if model != bound.model)
+        return WorkEstimate(Capability.IMAGE_TO_TEXT, bound.model, bound, others)
 
     async def DescribeImage(
         self, request_iterator: AsyncIterator[pb.DescribeImageRequest], context: _Context

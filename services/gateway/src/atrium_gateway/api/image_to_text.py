@@ -39,6 +39,9 @@ async def create_image_to_text(exchange: Exchange) -> None:
     async with received(exchange, ImageToTextForm, ImageToTextJson) as (picture, request):
         _check(request)
         work = _work(exchange, request)
+        if work.reader is not None:
+            # Admission asks for the model that the whole counts as.
+            principal.demand_model(work.reader.id)
         names = Names(picture.name, _renamed(request))
         async with exchange.until_disconnect():
             job = seeing_job(exchange.gateway, work, await picture.opened(exchange))

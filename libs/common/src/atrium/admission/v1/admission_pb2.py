@@ -27,33 +27,33 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#atrium/admission/v1/admission.proto\x12\x13\x61trium.admission.v1\x1a\x1c\x61trium/common/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x01\n\x0c\x41\x64mitRequest\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x02 \x01(\tH\x00\x12\x12\n\ncapability\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12)\n\x08\x65stimate\x18\x05 \x01(\x0b\x32\x17.atrium.common.v1.Usage\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06method\x18\x07 \x01(\t\x12\x14\n\x0cpeer_address\x18\x08 \x01(\t\x12\x15\n\rforwarded_for\x18\t \x01(\tB\x08\n\x06\x63\x61ller\"\xb3\x01\n\rAdmitResponse\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12(\n\x05lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x06limits\x18\x05 \x03(\x0b\x32\x1f.atrium.admission.v1.LimitState\x12\x0f\n\x07subject\x18\x06 \x01(\t\"\x97\x01\n\nLimitState\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x11\n\tremaining\x18\x04 \x01(\x03\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x0cRenewRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12)\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x17.atrium.common.v1.Usage\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"9\n\rRenewResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbf\x01\n\rSettleRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12&\n\x05usage\x18\x02 \x01(\x0b\x32\x17.atrium.common.v1.Usage\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.atrium.admission.v1.Outcome\x12/\n\x0eusage_by_model\x18\x04 \x03(\x0b\x32\x17.atrium.common.v1.Usage\x12\x0e\n\x06tenant\x18\x05 \x01(\t\"\x10\n\x0eSettleResponse\"G\n\rRefundRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"\x10\n\x0eRefundResponse*d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x15\n\x11OUTCOME_CANCELLED\x10\x02\x12\x12\n\x0eOUTCOME_FAILED\x10\x03\x32\xd8\x02\n\x10\x41\x64missionService\x12N\n\x05\x41\x64mit\x12!.atrium.admission.v1.AdmitRequest\x1a\".atrium.admission.v1.AdmitResponse\x12N\n\x05Renew\x12!.atrium.admission.v1.RenewRequest\x1a\".atrium.admission.v1.RenewResponse\x12Q\n\x06Settle\x12\".atrium.admission.v1.SettleRequest\x1a#.atrium.admission.v1.SettleResponse\x12Q\n\x06Refund\x12\".atrium.admission.v1.RefundRequest\x1a#.atrium.admission.v1.RefundResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#atrium/admission/v1/admission.proto\x12\x13\x61trium.admission.v1\x1a\x1c\x61trium/common/v1/usage.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x01\n\x0c\x41\x64mitRequest\x12\x0f\n\x05token\x18\x01 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x02 \x01(\tH\x00\x12\x12\n\ncapability\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12)\n\x08\x65stimate\x18\x05 \x01(\x0b\x32\x17.atrium.common.v1.Usage\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x0e\n\x06method\x18\x07 \x01(\t\x12\x14\n\x0cpeer_address\x18\x08 \x01(\t\x12\x15\n\rforwarded_for\x18\t \x01(\t\x12\x14\n\x0cother_models\x18\n \x03(\tB\x08\n\x06\x63\x61ller\"\xb3\x01\n\rAdmitResponse\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12(\n\x05lease\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x06limits\x18\x05 \x03(\x0b\x32\x1f.atrium.admission.v1.LimitState\x12\x0f\n\x07subject\x18\x06 \x01(\t\"\x97\x01\n\nLimitState\x12\x0c\n\x04unit\x18\x01 \x01(\t\x12)\n\x06window\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x11\n\tremaining\x18\x04 \x01(\x03\x12.\n\nreset_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\x0cRenewRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12)\n\x08\x65stimate\x18\x02 \x01(\x0b\x32\x17.atrium.common.v1.Usage\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"9\n\rRenewResponse\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbf\x01\n\rSettleRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12&\n\x05usage\x18\x02 \x01(\x0b\x32\x17.atrium.common.v1.Usage\x12-\n\x07outcome\x18\x03 \x01(\x0e\x32\x1c.atrium.admission.v1.Outcome\x12/\n\x0eusage_by_model\x18\x04 \x03(\x0b\x32\x17.atrium.common.v1.Usage\x12\x0e\n\x06tenant\x18\x05 \x01(\t\"\x10\n\x0eSettleResponse\"G\n\rRefundRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"\x10\n\x0eRefundResponse*d\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_COMPLETED\x10\x01\x12\x15\n\x11OUTCOME_CANCELLED\x10\x02\x12\x12\n\x0eOUTCOME_FAILED\x10\x03\x32\xd8\x02\n\x10\x41\x64missionService\x12N\n\x05\x41\x64mit\x12!.atrium.admission.v1.AdmitRequest\x1a\".atrium.admission.v1.AdmitResponse\x12N\n\x05Renew\x12!.atrium.admission.v1.RenewRequest\x1a\".atrium.admission.v1.RenewResponse\x12Q\n\x06Settle\x12\".atrium.admission.v1.SettleRequest\x1a#.atrium.admission.v1.SettleResponse\x12Q\n\x06Refund\x12\".atrium.admission.v1.RefundRequest\x1a#.atrium.admission.v1.RefundResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atrium.admission.v1.admission_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOME']._serialized_start=1173
-  _globals['_OUTCOME']._serialized_end=1273
+  _globals['_OUTCOME']._serialized_start=1195
+  _globals['_OUTCOME']._serialized_end=1295
   _globals['_ADMITREQUEST']._serialized_start=156
-  _globals['_ADMITREQUEST']._serialized_end=374
-  _globals['_ADMITRESPONSE']._serialized_start=377
-  _globals['_ADMITRESPONSE']._serialized_end=556
-  _globals['_LIMITSTATE']._serialized_start=559
-  _globals['_LIMITSTATE']._serialized_end=710
-  _globals['_RENEWREQUEST']._serialized_start=712
-  _globals['_RENEWREQUEST']._serialized_end=809
-  _globals['_RENEWRESPONSE']._serialized_start=811
-  _globals['_RENEWRESPONSE']._serialized_end=868
-  _globals['_SETTLEREQUEST']._serialized_start=871
-  _globals['_SETTLEREQUEST']._serialized_end=1062
-  _globals['_SETTLERESPONSE']._serialized_start=1064
-  _globals['_SETTLERESPONSE']._serialized_end=1080
-  _globals['_REFUNDREQUEST']._serialized_start=1082
-  _globals['_REFUNDREQUEST']._serialized_end=1153
-  _globals['_REFUNDRESPONSE']._serialized_start=1155
-  _globals['_REFUNDRESPONSE']._serialized_end=1171
-  _globals['_ADMISSIONSERVICE']._serialized_start=1276
-  _globals['_ADMISSIONSERVICE']._serialized_end=1620
+  _globals['_ADMITREQUEST']._serialized_end=396
+  _globals['_ADMITRESPONSE']._serialized_start=399
+  _globals['_ADMITRESPONSE']._serialized_end=578
+  _globals['_LIMITSTATE']._serialized_start=581
+  _globals['_LIMITSTATE']._serialized_end=732
+  _globals['_RENEWREQUEST']._serialized_start=734
+  _globals['_RENEWREQUEST']._serialized_end=831
+  _globals['_RENEWRESPONSE']._serialized_start=833
+  _globals['_RENEWRESPONSE']._serialized_end=890
+  _globals['_SETTLEREQUEST']._serialized_start=893
+  _globals['_SETTLEREQUEST']._serialized_end=1084
+  _globals['_SETTLERESPONSE']._serialized_start=1086
+  _globals['_SETTLERESPONSE']._serialized_end=1102
+  _globals['_REFUNDREQUEST']._serialized_start=1104
+  _globals['_REFUNDREQUEST']._serialized_end=1175
+  _globals['_REFUNDRESPONSE']._serialized_start=1177
+  _globals['_REFUNDRESPONSE']._serialized_end=1193
+  _globals['_ADMISSIONSERVICE']._serialized_start=1298
+  _globals['_ADMISSIONSERVICE']._serialized_end=1642
 # @@protoc_insertion_point(module_scope)

@@ -67,6 +67,7 @@ class AdmitRequest(message.Message):
     METHOD_FIELD_NUMBER: builtins.int
     PEER_ADDRESS_FIELD_NUMBER: builtins.int
     FORWARDED_FOR_FIELD_NUMBER: builtins.int
+    OTHER_MODELS_FIELD_NUMBER: builtins.int
     token: builtins.str
     """The caller's own bearer token: a JWT or an API key, without "Bearer "."""
     tenant: builtins.str
@@ -97,6 +98,12 @@ class AdmitRequest(message.Message):
         request.
         """
 
+    @builtins.property
+    def other_models(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Other models that the same work uses, by catalogue id: the caller must be allowed
+        them as well. At most 64.
+        """
+
     def __init__(
         self,
         *,
@@ -109,10 +116,11 @@ class AdmitRequest(message.Message):
         method: builtins.str = ...,
         peer_address: builtins.str = ...,
         forwarded_for: builtins.str = ...,
+        other_models: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "estimate", b"estimate", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "capability", b"capability", "estimate", b"estimate", "forwarded_for", b"forwarded_for", "method", b"method", "model", b"model", "peer_address", b"peer_address", "request_id", b"request_id", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["caller", b"caller", "capability", b"capability", "estimate", b"estimate", "forwarded_for", b"forwarded_for", "method", b"method", "model", b"model", "other_models", b"other_models", "peer_address", b"peer_address", "request_id", b"request_id", "tenant", b"tenant", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_caller: _TypeAlias = typing.Literal["token", "tenant"]  # noqa: Y015
     _WhichOneofArgType_caller: _TypeAlias = typing.Literal["caller", b"caller"]  # noqa: Y015
