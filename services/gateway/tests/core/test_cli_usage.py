@@ -46,6 +46,7 @@ async def atrium(settings, catalogue, monkeypatch):
                     outcome="completed",
                     units=Units(number),
                     reserved=Units(),
+                    cost_nano=7000,
                 )
                 for number, user in enumerate(("anna", "=bert", "anna"))
             ]
@@ -70,6 +71,23 @@ async def test_usage_is_split_narrowed_and_told_in_every_form(atrium):
     assert "'=bert" in limited
     assert "anna" not in limited
     assert "No usage." in await atrium("usage", "acme")
+
+
+async def test_a_statement_bills_the_month(atrium):
+    (row,) = json.loads(await atrium("usage", "statement", "acme", "--month", "2026-03", "--json"))
+    assert (row["model"], row["unit"], row["count"], row["amount"]) == (
+        "m",
+        "request",
+        3,
+        "0.000021",
+    )
+    text = await atrium("usage", "statement", "acme", "--month", "2026-03", "--csv")
+    (same,) = csv.DictReader(io.StringIO(text))
+    assert (same["count"], same["unit_price"], same["amount"]) == ("3", "", "0.000021")
+    assert "sum: 0" in await atrium("usage", "statement", "acme", "--month", "2026-04")
+    for wrong in ("march", "2026-13", "2026-1"):
+        with pytest.raises(InvalidArgument, match="no month"):
+            await atrium("usage", "statement", "acme", "--month", wrong)
 
 
 async def test_what_can_not_be_is_told_by_name(atrium):

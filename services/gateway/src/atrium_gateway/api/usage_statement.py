@@ -1,8 +1,6 @@
 """`GET /api/usage/statement`: the bill of a month, by model, with prices, counts and amounts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from decimal import Decimal
 
 import msgspec
@@ -12,27 +10,14 @@ from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.api.usage_events import charge
 from atrium_gateway.api.usage_query import counts, money, parameters, whose
 from atrium_gateway.api.usage_schema import StatementAnswer, StatementLine, StatementQuery
-from atrium_gateway.usage.price import ModelPrices
-from atrium_gateway.usage.reports import Filters, Group, Totals, UsageReports
-from atrium_gateway.usage.reports_calendar import moment_of, month_bounds, unix_ms
+from atrium_gateway.usage.reports_calendar import month_bounds
 from atrium_gateway.usage.reports_csv import CSV, Cell, csv_lines
-from atrium_gateway.usage.reports_prices import charge_lines, event_counts
+from atrium_gateway.usage.reports_statement import Spell, spells
 
 _ENCODER = msgspec.json.Encoder()
 _COLUMNS = ("model", "start_time", "end_time", "unit", "count", "unit_price", "amount")
 _ROUNDING = "rounding"
 """Unit of the row of an export that makes a model's rows add up to what was charged."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Spell:
-    """One model while its prices stayed the same."""
-
-    model: str
-    start: datetime
-    end: datetime
-    prices: ModelPrices
-    totals: Totals
 
 
 async def show_usage_statement(exchange: Exchange) -> None:
@@ -56,7 +41,7 @@ async def _statement(exchange: Exchange, tenant: str, month: str, zone: tzinfo) 
     start, end = month_bounds(year, number, zone)
     lines = [
         _line(spell)
-        for spell in await _spells(exchange.gateway.reports, tenant, start=start, end=end)
+        for spell in await spells(exchange.gateway.reports, tenant, start=start, end=end)
     ]
     return StatementAnswer(
         tenant=tenant,
@@ -70,38 +55,15 @@ async def _statement(exchange: Exchange, tenant: str, month: str, zone: tzinfo) 
     )
 
 
-async def _spells(
-    reports: UsageReports, tenant: str, *, start: datetime, end: datetime
-) -> Sequence[_Spell]:
-    """What each model did between two changes of its prices, where it did anything."""
-    prices = await reports.prices()
-    models = await reports.groups(tenant, start=start, end=end, by=[Group.MODEL])
-    found = []
-    for group in models:
-        model = group.model or ""
-        spells = prices.spells(model, unix_ms(start), unix_ms(end))
-        for begins, ends, applied in spells:
-            first, last = moment_of(begins), moment_of(ends)
-            totals = group.totals
-            if len(spells) > 1:
-                only = Filters(model=(model,))
-                totals = await reports.totals(tenant, start=first, end=last, only=only)
-            if totals != Totals():
-                found.append(_Spell(model, first, last, applied, totals))
-    return found
-
-
-def _line(spell: _Spell) -> StatementLine:
-    charged = charge_lines(spell.prices, event_counts(spell.totals))
-    explained = sum((line.amount for line in charged), Decimal())
+def _line(spell: Spell) -> StatementLine:
     return StatementLine(
         model=spell.model,
         start_time=spell.start,
         end_time=spell.end,
         totals=counts(spell.totals),
         unit_prices={unit: money(price) for unit, price in spell.prices.items()},
-        charges=[charge(line) for line in charged],
-        rounding=money(spell.totals.cost - explained),
+        charges=[charge(line) for line in spell.charges],
+        rounding=money(spell.rounding),
         amount=money(spell.totals.cost),
     )
 

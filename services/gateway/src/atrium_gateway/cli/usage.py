@@ -1,6 +1,6 @@
 """`atrium usage`: what a tenant consumed, as far as it is in the database.
 
-Its commands beside the one that shows it are in `ledger.py`.
+Its commands beside the one that shows it are in `ledger.py` and `statement.py`.
 """
 
 import sys
@@ -16,6 +16,7 @@ from atrium_gateway.cli.group import DefaultsToShow
 from atrium_gateway.cli.ledger import export, retain
 from atrium_gateway.cli.output import Json, Record, show_list
 from atrium_gateway.cli.session import with_engine
+from atrium_gateway.cli.statement import statement
 from atrium_gateway.cli.tenant import TenantId
 from atrium_gateway.cli.times import read_time
 from atrium_gateway.tenants.repository import TenantRepository
@@ -26,6 +27,7 @@ from atrium_gateway.usage.reports_csv import csv_lines
 app = typer.Typer(cls=DefaultsToShow, no_args_is_help=True)
 app.command()(export)
 app.command()(retain)
+app.command()(statement)
 
 Some = list[str] | None
 _ANY = "Only what is of it; repeat for any of several."
