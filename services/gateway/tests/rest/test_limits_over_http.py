@@ -1,6 +1,7 @@
 """Limits over HTTP: plans that change while the gateway runs, headers, refusals that say why."""
 
 import asyncio
+from datetime import timedelta
 
 import openai
 import pytest
@@ -9,6 +10,8 @@ from atrium_common.errors import AtriumError
 from atrium_gateway.quota.limits import Limit, Unit, Window
 
 CHAT = {"model": "fake-chat", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
+LONGER = {**CHAT, "model": "fake-slow", "max_tokens": 4}
+"""Takes a hundredth of a second."""
 NOTICED = 1.0
 """Seconds within which a running gateway sees a change."""
 
@@ -140,6 +143,21 @@ async def test_a_refusal_names_limit_window_scope_and_when_to_come_back(
         "limit": 1,
         "remaining": 0,
     }
+
+
+async def test_the_devices_time_counts_once_it_is_known(rest):
+    lifted = Limit("*", Unit.REQUESTS, Window.HOUR, None)
+    time = Limit("*", Unit.GPU_MILLISECONDS, Window.DAY, 20)
+    async with rest.client(await rest.key("device-time", lifted, time)) as client:
+        replies = []
+        while not replies or replies[-1].status_code == 200:
+            replies.append(await client.post("/v1/chat/completions", json=LONGER))
+    assert replies[0].headers["ratelimit"].startswith('"tenant:*:gpu_milliseconds:day";r=19;')
+    assert replies[-1].json()["error"]["code"] == "insufficient_quota"
+    events = await rest.settled("device-time", len(replies) - 1)
+    spent = [event.totals.inference_time for event in events]
+    assert sum(spent, timedelta()) >= timedelta(milliseconds=20)
+    assert sum(spent[:-1], timedelta()) < timedelta(milliseconds=20)
 
 
 PRICED = """
