@@ -9,11 +9,13 @@
 set -euo pipefail
 
 issuer=$(dirname "$0")/../services/gateway/tests/oidc/provider
-if [[ ! -x $issuer/node_modules/.bin/node || $issuer/package-lock.json -nt $issuer/node_modules ]]; then
+
+install_issuer() {
+  [[ -x $issuer/node_modules/.bin/node && $issuer/node_modules -nt $issuer/package-lock.json ]] && return
   echo "test: npm ci in ${issuer#*../}"
   npm ci --prefix "$issuer" --silent --no-audit --no-fund
   touch "$issuer/node_modules"
-fi
+}
 
 # Debian puts PostgreSQL's server programs into no folder of PATH.
 has_postgres() {
@@ -22,12 +24,16 @@ has_postgres() {
 
 missing=()
 command -v flite >/dev/null || missing+=(flite)
+command -v npm >/dev/null || missing+=(npm)
 command -v redis-server >/dev/null || missing+=(redis-server)
 has_postgres || missing+=(postgresql)
 [[ -e /usr/share/asterisk/sounds/en_US_f_Allison ]] || missing+=(asterisk-core-sounds-en-wav)
 [[ -e /usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf ]] || missing+=(fonts-dejavu-core)
 command -v tesseract >/dev/null || missing+=(tesseract-ocr)
-((${#missing[@]} == 0)) && exit 0
+if ((${#missing[@]} == 0)); then
+  install_issuer
+  exit 0
+fi
 
 # The distribution's own cluster is neither made nor started: the tests have theirs.
 no_cluster=/etc/postgresql-common/createcluster.d/atrium-tests.conf
@@ -44,7 +50,10 @@ install_missing() {
 
 if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
   echo "test: apt-get install ${missing[*]}"
-  install_missing >/dev/null && exit 0
+  if install_missing >/dev/null; then
+    install_issuer
+    exit 0
+  fi
 fi
 echo "test: install ${missing[*]} first (Debian: apt-get install ${missing[*]})" >&2
 exit 1
