@@ -62,7 +62,8 @@ class Books:
         self.ledger = ledger
         self.open: dict[str, Held] = {}
         self._clock = clock
-        self._seeding = asyncio.Lock()
+        self._seeding: dict[tuple[str, ...], asyncio.Task[None]] = {}
+        self._rebuilt: int | None = None
         self._generation: int | None = None
 
     def note(self, held: Held) -> bytes:
@@ -136,15 +137,23 @@ class Books:
 
     async def seed(self, tenant: str, meters: Sequence[Meter]) -> None:
         """Starts counters with what the ledger knows; after a loss, when all is restored."""
-        async with self._seeding:
-            generation = await self.notice()
-            if self.store.shared:
-                rest = generation / 1000 + REBUILD_SECONDS - self._clock()
-                if 0 < rest <= REBUILD_SECONDS:
-                    await asyncio.sleep(rest)
-            for meter in meters:
-                used = await self.ledger.consumed(tenant, meter)
-                await self.store.seed(tenant, meter, used)
+        key = tuple(meter.key for meter in meters)
+        task = self._seeding.get(key)
+        if task is None:  # of many requests that meet these counters, one seeds them
+            task = self._seeding[key] = asyncio.ensure_future(self._seed(tenant, meters))
+            task.add_done_callback(lambda _: self._seeding.pop(key))
+        await asyncio.shield(task)
+
+    async def _seed(self, tenant: str, meters: Sequence[Meter]) -> None:
+        generation = await self.notice()
+        if generation != self._rebuilt:
+            rest = generation / 1000 + REBUILD_SECONDS - self._clock()
+            if self.store.shared and 0 < rest <= REBUILD_SECONDS:
+                await asyncio.sleep(rest)
+            self._rebuilt = generation
+        for meter in meters:
+            used = await self.ledger.consumed(tenant, meter)
+            await self.store.seed(tenant, meter, used)
 
     async def notice(self) -> int:
         """Finds out whether the store lost its data, and restores what is open here.

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -80,7 +81,9 @@ async def open_quota_store(
     redis = open_redis(settings.quota_redis_url.get_secret_value())
     own_clock = None if clock is time.time else clock
     store = ResilientQuotaStore(
-        RedisQuotaStore(redis, clock=own_clock),
+        RedisQuotaStore(
+            redis, clock=own_clock, timeout=timedelta(seconds=settings.quota_timeout_seconds)
+        ),
         make_local=lambda: InProcessQuotaStore(clock=clock),
         falls_back=falls_back,
     )

@@ -95,6 +95,8 @@ class GatewaySettings(SharedPrefixSettings):
     quota_redis_url: SecretStr | None = None
     """Redis that gateway processes count limits in together, ``redis://`` or ``rediss://``; if
     not given, the one process counts in memory."""
+    quota_timeout_seconds: float = Field(default=0.05, gt=0, le=10)
+    """Longest wait for an answer of that Redis; then it counts as away (docs/adr/0012)."""
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
     """Life of a reservation that is neither renewed nor settled, and of a crashed request's
     hold on its `Idempotency-Key`."""
