@@ -46,6 +46,12 @@ async def test_a_key_is_refused_models_that_are_not_its_own(rest):
         "model_not_allowed",
         "model",
     )
+    every = [model["id"] for model in (await answer(rest, key)).json()["data"]]
+    own = await changed(rest, key, models=frozenset({every[1]}))
+    for path, field in (("/v1/models", "data"), ("/api/models", "models")):
+        listed = (await answer(rest, own, path)).json()[field]
+        assert [model["id"] for model in listed] == [every[1]]
+    assert (await answer(rest, own, f"/v1/models/{every[0]}")).status_code == 404
 
 
 async def test_who_only_views_does_not_work(rest):

@@ -10,6 +10,7 @@ from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Capability, ModelInfo, ModelState
 from atrium_common.errors import AtriumError, NotFound
 from atrium_gateway.api.exchange import Exchange
+from atrium_gateway.auth.principal import Principal
 from atrium_gateway.deps import OFFERED, Gateway
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.img2img import ImageEditUpstream
@@ -74,17 +75,17 @@ class ModelDetails(Struct, frozen=True):
 
 
 async def list_models(exchange: Exchange) -> None:
-    """Lists the models, in the catalogue's order."""
-    await exchange.authenticate()
-    entries = _offered(exchange.gateway)
+    """Lists the models that the caller may use, in the catalogue's order."""
+    principal = await exchange.authenticate()
+    entries = _offered(exchange.gateway, principal)
     await exchange.reply(_ENCODER.encode(ModelList([_object(entry) for entry in entries])))
 
 
 async def retrieve_model(exchange: Exchange) -> None:
     """Shows one model, named by its id or an alias; the first, if they share an alias."""
-    await exchange.authenticate()
+    principal = await exchange.authenticate()
     name = exchange.path_params["model"]
-    for entry in _offered(exchange.gateway):
+    for entry in _offered(exchange.gateway, principal):
         if name == entry.id or name in entry.aliases:
             await exchange.reply(_ENCODER.encode(_object(entry)))
             return
@@ -114,7 +115,7 @@ async def list_model_details(exchange: Exchange) -> None:
             pictures=limits.get(entry.id),
             reading=readers.get(entry.id),
         )
-        for entry in _offered(gateway)
+        for entry in _offered(gateway, principal)
     ]
     await exchange.reply(_ENCODER.encode(ModelDetails(details)))
 
@@ -156,8 +157,13 @@ async def _readers(gateway: Gateway, *, tenant: str, request_id: str) -> dict[st
     return {reader.model: reader for reader in readers}
 
 
-def _offered(gateway: Gateway) -> list[ModelEntry]:
-    return [entry for entry in gateway.catalogue if set(entry.capabilities) & set(OFFERED)]
+def _offered(gateway: Gateway, principal: Principal) -> list[ModelEntry]:
+    own = principal.models
+    return [
+        entry
+        for entry in gateway.catalogue
+        if set(entry.capabilities) & set(OFFERED) and (own is None or entry.id in own)
+    ]
 
 
 def _object(entry: ModelEntry) -> ModelObject:
