@@ -12,7 +12,7 @@ from atrium_gateway.idempotency.domain import Attempt, Bounds, key_digest
 from atrium_gateway.idempotency.store import AnswerStore
 
 VICTIM = Path(__file__).with_name("idempotency_victim.py")
-ROUNDS = 8
+ROUNDS = 5
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -85,7 +85,7 @@ _tenants = itertools.count()
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(OPERATIONS)
 async def test_any_sequence_ends_as_the_model_says(engine, store_of, attempt, clock, operations):

@@ -138,7 +138,7 @@ class KeyedExchange(Exchange):
     async def replay(self, answer: KeptAnswer) -> None:
         """Gives an answer again."""
         self.record.replayed = True
-        logger.info("answer replayed", request_id=self.record.request_id, first=answer.request_id)
+        logger.debug("answer replayed", request_id=self.record.request_id, first=answer.request_id)
         kept = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
         start = {"type": "http.response.start", "status": answer.status}
         await self._give({**start, "headers": [*kept, (REPLAYED, b"true")]})

@@ -87,18 +87,19 @@ class AnswerStore:
 
         An answer that is over a bound is not stored, as with `forgo`.
         """
-        told = msgspec.json.encode(headers).decode()
+        if body.over:
+            return await self.forgo(attempt)
+        text = msgspec.json.encode(headers).decode()
         async with self._transaction() as connection:
             if not await self._close(
-                connection, attempt, state=ANSWERED, status=status, headers=told
+                connection, attempt, ANSWERED, size=body.size, status=status, headers=text
             ):
                 return False
-            if body.over or not await self._has_room(connection, attempt.tenant, body.size):
+            if not await self._has_room(connection, attempt.tenant, body.size):
                 unkept = update(idempotency_keys).where(_at(attempt.tenant, attempt.digest))
-                await connection.execute(unkept.values(state=UNKEPT, status=None, headers=None))
+                emptied = unkept.values(state=UNKEPT, status=None, headers=None, size=0)
+                await connection.execute(emptied)
                 return True
-            sized = update(idempotency_keys).where(_at(attempt.tenant, attempt.digest))
-            await connection.execute(sized.values(size=body.size))
             number = 0
             async for piece in body.pieces():
                 row = {"tenant": attempt.tenant, "digest": attempt.digest}
@@ -110,7 +111,7 @@ class AnswerStore:
     async def forgo(self, attempt: Attempt) -> bool:
         """Closes the attempt without its answer: a repeat is told so, and does not run."""
         async with self._transaction() as connection:
-            return await self._close(connection, attempt, state=UNKEPT)
+            return await self._close(connection, attempt, UNKEPT)
 
     async def release(self, attempt: Attempt) -> bool:
         """Gives the key back: the next request with it is new."""
@@ -218,11 +219,13 @@ class AnswerStore:
         return (await connection.execute(query.values(bytes=total))).rowcount == 1
 
     async def _close(
-        self, connection: AsyncConnection, attempt: Attempt, **values: str | int
+        self, connection: AsyncConnection, attempt: Attempt, state: str, **values: str | int
     ) -> bool:
         query = update(idempotency_keys).where(_held(attempt))
         kept = self._after(self.bounds.kept)
-        return (await connection.execute(query.values(until_ms=kept, **values))).rowcount == 1
+        return (
+            await connection.execute(query.values(state=state, until_ms=kept, **values))
+        ).rowcount == 1
 
     async def _row(
         self, connection: AsyncConnection, attempt: Attempt
