@@ -31,7 +31,8 @@ def problems(record: Record, events: Sequence[Row], hours: Sequence[Row]) -> lis
         of_request[event["request_id"]].append(event)
     for answer in record.answers:
         if trouble := _misbooked(answer, of_request[answer.request_id]):
-            found.append(f"{answer.request_id}: {trouble}")
+            door = "a service" if answer.direct else "the gateway"
+            found.append(f"{answer.request_id}, by {door}: {trouble}")
     asked = set(record.asked)
     for name, booked in of_request.items():
         closed = [event for event in booked if event["outcome"] not in _LEFT]
