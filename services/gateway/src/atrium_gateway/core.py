@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -156,12 +156,16 @@ async def open_core(
             tenants=tenants,
             tokens=tokens,
             ledger=ledger,
-            administration=administration_desk(engine, settings, clock=clock),
+            administration=administration_desk(engine, settings, clock=clock, flush=ledger.flush),
         )
 
 
 def administration_desk(
-    engine: AsyncEngine, settings: GatewaySettings, *, clock: Callable[[], float]
+    engine: AsyncEngine,
+    settings: GatewaySettings,
+    *,
+    clock: Callable[[], float],
+    flush: Callable[[], Awaitable[None]],
 ) -> Administration:
     """Where changes are made and audited, over an upgraded database."""
     return Administration(
@@ -172,6 +176,8 @@ def administration_desk(
         policy=LimitPolicy(
             default_amount=settings.default_limit, default_window=settings.default_limit_window
         ),
+        exports=settings.exports_dir,
+        flush=flush,
     )
 
 

@@ -203,6 +203,11 @@ class GatewaySettings(SharedPrefixSettings):
         return self.state_dir / "spool"
 
     @property
+    def exports_dir(self) -> Path:
+        """Folder of what tenants were, written before they are deleted."""
+        return self.state_dir / "exports"
+
+    @property
     def lock_file(self) -> Path:
         """File that the one gateway process of an in-process quota store locks."""
         return self.state_dir / "gateway.lock"

@@ -39,8 +39,14 @@ async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         now=lambda: NOON,
         new_id=lambda: str(uuid7()),
         policy=LimitPolicy(default_amount=100, default_window=Window.HOUR),
+        exports=tmp_path / "exports",
+        flush=_nothing,
     )
     await engine.dispose()
+
+
+async def _nothing() -> None:
+    """There is no spool."""
 
 
 @pytest.fixture

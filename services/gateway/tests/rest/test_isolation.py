@@ -21,6 +21,7 @@ SEEING = ANYONE
 WORKING = ANYONE - {"viewer"}
 KEEPING = frozenset({"developer", "admin", "owner", "operator"})
 ADMINS = frozenset({"admin", "owner", "operator"})
+OWNERS = frozenset({"owner", "operator"})
 OPERATORS = frozenset({"operator"})
 NOT_IN = frozenset({401, 403})
 HIDDEN = frozenset({401, 403, 404})
@@ -37,6 +38,7 @@ class Rule:
         query: Names `THEIRS`; ``None`` where a request can't name another tenant.
         body: A body that says nothing wrong, or the fields of a form with a file.
         file: ``"sound"``, ``"picture"``, or ``"image"`` for a picture of that field.
+        ends: It would end the tenant of the tests; who may is tested elsewhere.
     """
 
     own: frozenset[str]
@@ -44,6 +46,7 @@ class Rule:
     query: dict[str, str] | None = None
     body: dict[str, object] | None = None
     file: str = ""
+    ends: bool = False
 
 
 OTHER = {"tenant": THEIRS}
@@ -88,6 +91,8 @@ RULES = {
     ("POST", "/api/tenants"): Rule(OPERATORS, body={"id": THEIRS}),
     ("GET", "/api/tenants/{tenant}"): Rule(SEEING, "/api/tenants/{tenant}"),
     ("PATCH", "/api/tenants/{tenant}"): Rule(ADMINS, "/api/tenants/{tenant}", body={}),
+    ("DELETE", "/api/tenants/{tenant}"): Rule(OWNERS, "/api/tenants/{tenant}", ends=True),
+    ("GET", "/api/tenants/{tenant}/export"): Rule(OWNERS, "/api/tenants/{tenant}/export"),
     ("GET", "/api/limits"): Rule(SEEING, query=OTHER),
     ("PUT", "/api/limits"): Rule(
         ADMINS,
@@ -190,6 +195,8 @@ async def test_only_who_the_table_names_gets_in(doors, route):
     if route[0] == "DELETE" or route[1].endswith("/rotate"):
         names = names | {"key": "a" * 12}  # not there: who gets in finds nothing
     for role in ROLES:
+        if role in rule.own and rule.ends:
+            continue
         key = doors.keys[role]
         status = await doors.ask(key, route, tenant=OURS, query=query, names=names)
         assert (status not in NOT_IN) == (role in rule.own), (role, status)

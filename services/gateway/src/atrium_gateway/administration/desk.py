@@ -1,8 +1,9 @@
 """Where changes of tenants, keys and limits are made, with the name of who makes them."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -27,6 +28,8 @@ class Administration:
         now: The time, aware UTC.
         new_id: Makes UUIDv7s.
         policy: Which limits hold.
+        exports: Folder of what is exported before it is deleted.
+        flush: Writes what the ledger's spool holds into the database.
     """
 
     engine: AsyncEngine
@@ -34,6 +37,8 @@ class Administration:
     now: Callable[[], datetime]
     new_id: Callable[[], str]
     policy: LimitPolicy
+    exports: Path
+    flush: Callable[[], Awaitable[None]]
 
     def tenants(self, by: Actor, *, scope: str | None) -> AuditedTenants:
         """Tenants, keys and limits, changed in the name of `by`.

@@ -30,9 +30,17 @@ from atrium_gateway.api.prices import (
     set_price,
     show_prices,
 )
-from atrium_gateway.api.tenants import change_tenant, create_tenant, list_tenants, show_tenant
+from atrium_gateway.api.tenants import (
+    change_tenant,
+    create_tenant,
+    delete_tenant,
+    export_tenant,
+    list_tenants,
+    show_tenant,
+)
 from atrium_gateway.api.tenants_schema import (
     TenantChange,
+    TenantDeleted,
     TenantList,
     TenantObject,
     TenantRequest,
@@ -111,6 +119,20 @@ ADMIN_PATHS = (
         change_tenant,
         "admin",
         operation(path="tenant", body=TenantChange, answer=TenantObject),
+    ),
+    Path(
+        "DELETE",
+        "/api/tenants/{tenant}",
+        delete_tenant,
+        "admin",
+        operation(path="tenant", answer=TenantDeleted),
+    ),
+    Path(
+        "GET",
+        "/api/tenants/{tenant}/export",
+        export_tenant,
+        "admin",
+        operation(path="tenant", media=("application/jsonl",)),
     ),
     Path(
         "GET", "/api/limits", show_limits, "admin", operation(query=LimitsQuery, answer=LimitList)

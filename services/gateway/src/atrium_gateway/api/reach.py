@@ -25,6 +25,7 @@ class Reach:
 
     Attributes:
         principal: Who asks.
+        by: The same, for the audit log.
         tenant: Whose records.
         tenants: These records, to read and to change.
         log: The audit entries about them.
@@ -32,6 +33,7 @@ class Reach:
     """
 
     principal: Principal
+    by: Actor
     tenant: str
     tenants: AuditedTenants
     log: AuditLog
@@ -57,7 +59,7 @@ async def reach(exchange: Exchange, action: str, *, tenant: str | None = None) -
     desk = exchange.gateway.administration
     by = _actor(exchange, principal)
     return Reach(
-        principal, whose, desk.tenants(by, scope=whose), desk.log(scope=whose), desk.prices(by)
+        principal, by, whose, desk.tenants(by, scope=whose), desk.log(scope=whose), desk.prices(by)
     )
 
 
@@ -76,6 +78,7 @@ async def reach_all(exchange: Exchange, action: str) -> Reach:
     by = _actor(exchange, principal)
     return Reach(
         principal,
+        by,
         principal.tenant,
         desk.tenants(by, scope=None),
         desk.log(scope=None),

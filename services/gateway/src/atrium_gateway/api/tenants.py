@@ -4,11 +4,14 @@ import msgspec
 from msgspec import UNSET
 
 from atrium_common.errors import NotFound
+from atrium_gateway.administration.deletion import Step, TenantDeletion
+from atrium_gateway.administration.export import exported
 from atrium_gateway.api.decode import convert, decode
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.api.reach import Reach, reach, reach_all
 from atrium_gateway.api.tenants_schema import (
     TenantChange,
+    TenantDeleted,
     TenantList,
     TenantObject,
     TenantRequest,
@@ -19,6 +22,7 @@ from atrium_gateway.tenants.domain import Fallback, Tenant
 from atrium_gateway.tenants.repository import TenantRepository
 
 _ENCODER = msgspec.json.Encoder()
+JSON_LINES = "application/jsonl"
 
 
 async def list_tenants(exchange: Exchange) -> None:
@@ -69,6 +73,38 @@ async def change_tenant(exchange: Exchange) -> None:
     tenant = await _existing(allowed)
     await allowed.tenants.alter(tenant.id, lambda tenants: _apply(tenants, tenant, asked))
     await exchange.reply(_ENCODER.encode(_object(await _existing(allowed))))
+
+
+async def export_tenant(exchange: Exchange) -> None:
+    """Sends everything of a tenant as JSON Lines, keys without their secrets."""
+    allowed = await reach(exchange, Action.TENANT_DELETE, tenant=exchange.path_params["tenant"])
+    tenant = await _existing(allowed)
+    lines = exported(exchange.gateway.administration.engine, tenant.id)
+    await exchange.start(content_type=JSON_LINES, headers={})
+    async for line in lines:
+        await exchange.write(line)
+    await exchange.write(b"", last=True)
+
+
+async def delete_tenant(exchange: Exchange) -> None:
+    """Deletes a tenant for good; repeated, it goes on where it was interrupted."""
+    tenant = exchange.path_params["tenant"]
+    allowed = await reach(exchange, Action.TENANT_DELETE, tenant=tenant)
+    gateway = exchange.gateway
+    deletion = TenantDeletion(
+        gateway.administration,
+        by=allowed.by,
+        voices=gateway.tts if gateway.catalogue.for_service("tts") else None,
+    )
+    done = await deletion.delete(tenant)
+    answer = TenantDeleted(
+        id=tenant,
+        deleted=done.step is Step.REMOVED,
+        alias=done.alias,
+        export=done.export_name,
+        finished_at=done.finished_at,
+    )
+    await exchange.reply(_ENCODER.encode(answer))
 
 
 async def _apply(tenants: TenantRepository, tenant: Tenant, asked: TenantChange) -> None:

@@ -66,3 +66,17 @@ class TenantList(Struct, frozen=True):
 
     tenants: list[TenantObject]
     next: str | None
+
+
+class TenantDeleted(Struct, frozen=True, kw_only=True):
+    """Answer of `DELETE /api/tenants/{tenant}`; `alias` stands for it in the ledger.
+
+    `export` is the name of the file with everything that it was, in the gateway's folder
+    of exports.
+    """
+
+    id: str
+    deleted: bool
+    alias: str
+    export: str
+    finished_at: datetime | None

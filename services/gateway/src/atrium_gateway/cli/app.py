@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import AtriumError
-from atrium_gateway.cli import audit, db, key, plan, price, tenant, token, usage
+from atrium_gateway.cli import audit, db, deletion, key, plan, price, tenant, token, usage
 
 app = typer.Typer(
     name="atrium",
@@ -24,6 +24,8 @@ app.add_typer(db.app, name="db", help="The database.")
 app.add_typer(usage.app, name="usage", help="What tenants consumed; `usage TENANT` shows it.")
 app.add_typer(price.app, name="price", help="What models cost.")
 app.command("audit")(audit.audit)
+tenant.app.command("delete")(deletion.delete)
+tenant.app.command("export")(deletion.export)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from alembic import context
 
-from atrium_gateway.administration import tables as _administration  # noqa: F401  (fills it)
 from atrium_gateway.audit import tables as _audit  # noqa: F401  (fills the metadata)
 from atrium_gateway.database import metadata
 from atrium_gateway.idempotency import tables as _idempotency  # noqa: F401  (fills the metadata)

@@ -6,7 +6,7 @@ running gateway notices it within a second.
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from atrium_common.errors import Conflict, NotFound
@@ -20,7 +20,7 @@ from atrium_gateway.tenants.limits import (
     limits_of_plans,
     limits_of_tenants,
 )
-from atrium_gateway.tenants.tables import directory_version, tenants
+from atrium_gateway.tenants.tables import directory_version, tenant_deletions, tenants
 
 
 class TenantRepository(LimitRepository):
@@ -48,7 +48,7 @@ class TenantRepository(LimitRepository):
         """Adds a tenant with its own limits.
 
         Raises:
-            Conflict: The id is taken.
+            Conflict: The id is taken, or was a deleted tenant's.
             NotFound: There is no such plan.
             InvalidArgument: The time zone or a limit can't be.
         """
@@ -57,6 +57,8 @@ class TenantRepository(LimitRepository):
             raise NotFound(f"The plan {tenant.plan!r} does not exist.")
         try:
             async with self._engine.begin() as connection:
+                if await connection.scalar(_deleted(tenant.id)):
+                    raise Conflict(f"The tenant {tenant.id!r} was deleted; its id stays taken.")
                 await connection.execute(
                     insert(tenants).values(
                         id=tenant.id,
@@ -145,6 +147,10 @@ class TenantRepository(LimitRepository):
             scoped = await limits_of_tenants(connection, tenant_id)
             planned = await limits_of_plans(connection, {row.plan for row in rows if row.plan})
         return [_tenant(row, scoped.get(row.id, {}), planned.get(row.plan, ())) for row in rows]
+
+
+def _deleted(tenant_id: str) -> Select[tuple[str]]:
+    return select(tenant_deletions.c.step).where(tenant_deletions.c.tenant == tenant_id)
 
 
 def _tenant(

@@ -84,3 +84,18 @@ directory_version = Table(
     Column("version", BigInteger, nullable=False),
 )
 """One row (id 1); every change above adds one to its version in the same transaction."""
+
+tenant_deletions = Table(
+    "tenant_deletions",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("alias", String(64), nullable=False),
+    Column("step", String(32), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("finished_at", UtcDateTime),
+)
+"""Tenants that are being deleted, or were: `step` is the last one that is done.
+
+`alias` stands for the tenant in the ledger. Rows stay, so that no other tenant takes the id,
+for which there may still be tokens.
+"""

@@ -78,3 +78,15 @@ async def open_fleet(
             img2text=ImageUnderstandingUpstream(channels["img2text"], credentials),
             watches=watches,
         )
+
+
+@asynccontextmanager
+async def open_tts(
+    target: str, *, service_credential: str, tls: ClientTls | None = None
+) -> AsyncIterator[TtsUpstream]:
+    """Opens the tts service alone, for what the command line asks of it."""
+    channel = open_channel(target, tls=tls)
+    try:
+        yield TtsUpstream(channel, Credentials(service_credential))
+    finally:
+        await channel.close(None)
