@@ -248,6 +248,8 @@ async def test_what_no_report_can_be_is_refused(ledger):
         {"end": CHANGE + 4000 * day, "bucket": Bucket.DAY, "zone": ZoneInfo("Europe/Berlin")},
         {"end": CHANGE + day, "after": (1, "m")},
         {"end": CHANGE + day, "after": ("m", 1), "bucket": Bucket.HOUR},
+        {"end": CHANGE + day, "after": (1 << 63, "m"), "bucket": Bucket.HOUR},
+        {"end": CHANGE + day, "after": ("m\0",)},
     ):
         with pytest.raises(InvalidArgument):
             await reports.groups("acme", start=CHANGE, by=[Group.MODEL], **wrong)

@@ -280,6 +280,7 @@ async def test_a_period_that_can_not_be_is_refused_by_name(told):
             ({"limit": "0"}, "limit"),
             ({"format": "xml"}, "format"),
             ({"colour": "red"}, "colour"),
+            ({"user": "a\0"}, "user[0]"),
         ):
             for form in ("json", "csv"):
                 reply = await client.get("/api/usage", params={**SPAN, "format": form, **query})

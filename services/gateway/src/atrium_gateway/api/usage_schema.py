@@ -15,7 +15,9 @@ GroupLimit = Annotated[int, Meta(ge=1, le=MAX_GROUPS)]
 EventLimit = Annotated[int, Meta(ge=1, le=1000)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Month = Annotated[str, Meta(pattern=r"^(19[7-9]\d|[2-8]\d{3})-(0[1-9]|1[0-2])$")]
-Values = Annotated[list[Annotated[str, Meta(max_length=200)]], Meta(max_length=100)]
+# No database takes a text with a zero in it.
+Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]
+Values = Annotated[list[Text], Meta(max_length=100)]
 
 
 class UsageFilters(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -32,7 +34,7 @@ class UsageFilters(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Values = []
     status: Values = []
     format: Format = "json"
-    tenant: str | None = None
+    tenant: Text | None = None
 
 
 class UsageQuery(UsageFilters, kw_only=True):
@@ -48,13 +50,13 @@ class EventsQuery(UsageFilters, kw_only=True):
     """Query of `GET /api/usage/events`."""
 
     limit: EventLimit | None = None
-    after: str | None = None
+    after: Text | None = None
 
 
 class SummaryQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     """Query of `GET /api/usage/summary`."""
 
-    tenant: str | None = None
+    tenant: Text | None = None
 
 
 class StatementQuery(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -62,7 +64,7 @@ class StatementQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
     month: Month | None = None
     format: Format = "json"
-    tenant: str | None = None
+    tenant: Text | None = None
 
 
 class Counts(Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ __all__ = ["Bucket", "EventView", "Filters", "Group", "Totals", "UsageGroup", "U
 
 MAX_EVENTS = 1000
 """Most events of a page."""
+_INT64 = 1 << 63
 _PAGE = 5_000
 """Groups that a large export reads at a time."""
 
@@ -252,8 +253,10 @@ def _report(
 
 
 def _fits(place: Sequence[int | str], report: Report) -> bool:
+    """Whether `place` can be one of the report's, and is nothing that a database refuses."""
     kinds = [int if name == BUCKET else str for name in report.columns]
-    return [type(part) for part in place] == kinds
+    storable = ("\0" not in part if isinstance(part, str) else abs(part) < _INT64 for part in place)
+    return [type(part) for part in place] == kinds and all(storable)
 
 
 def _group(row: Row[tuple[object, ...]], report: Report) -> UsageGroup:
