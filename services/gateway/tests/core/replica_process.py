@@ -1,0 +1,43 @@
+"""One gateway of several, for `test_replica_crowd.py`: admission on a port, until stdin ends.
+
+Its clock stands still. Run as ``python replica_process.py FOLDER REDIS_URL UNIX_SECONDS``.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import structlog
+
+from atrium_common.catalogue import Catalogue
+from atrium_gateway.admission_server import serving_admission
+from atrium_gateway.core import open_core
+from atrium_gateway.settings import GatewaySettings
+
+CATALOGUE = Catalogue.model_validate(
+    {"models": [{"id": "m", "service": "llm", "capabilities": ["chat"], "engine": "fake"}]}
+)
+
+
+async def serve(folder: Path, url: str, now: float) -> None:
+    settings = GatewaySettings(
+        state_dir=folder,
+        quota_redis_url=url,
+        quota_timeout_seconds=5,
+        default_limit=None,
+        service_credential="a service credential",
+        admission_port=0,
+    )
+    async with (
+        open_core(settings, catalogue=CATALOGUE, clock=lambda: now) as core,
+        serving_admission(core, settings) as port,
+    ):
+        print(port, flush=True)  # noqa: T201
+        await asyncio.to_thread(sys.stdin.read)
+        print(core.admission.open_reservations, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    # Standard output is for the test, which reads it only at the end.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])))
