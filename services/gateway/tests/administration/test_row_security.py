@@ -1,5 +1,7 @@
 """PostgreSQL itself hides a tenant's rows from the others; a scope names whose are seen."""
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,28 @@ async def test_no_code_of_a_scope_reaches_another_tenant(two):
         await mine.set_limit("other", Limit("*", Unit.REQUESTS, Window.DAY, 1))
     assert len(await two.log(scope="acme").entries(AuditFilter(), limit=10)) == 3
     assert await two.log(scope="acme").entries(AuditFilter(tenant="other"), limit=10) == []
+
+
+@on_postgres
+async def test_what_a_tenants_admin_does_works_within_its_scope(two, new_key):
+    mine = two.tenants(ADA, scope="acme")
+    key, _ = new_key("acme")
+    await mine.create_key(key)
+    await mine.change_key(replace(key, name="ci"))
+    await mine.rotate_key(key.id, digest=bytes(32), now=two.now(), grace=timedelta(hours=1))
+    limit = Limit("chat", Unit.TOKENS, Window.DAY, 9)
+    await mine.set_limit("acme", limit, subject=f"key:{key.id}")
+    await mine.remove_limit(
+        "acme", selector="chat", unit=Unit.TOKENS, window=Window.DAY, subject=f"key:{key.id}"
+    )
+    await mine.revoke_key(key.id, now=two.now())
+    await mine.set_name("acme", "Acme Ltd")
+    await mine.set_plan("acme", "pro")
+    await mine.set_share("acme", weight=2, unlimited=False)
+    tenant = await mine.tenant("acme")
+    assert (tenant.name, tenant.plan, tenant.weight) == ("Acme Ltd", "pro", 2)
+    assert tenant.plan_limits
+    assert len(await two.log(scope="acme").entries(AuditFilter(), limit=99)) == 3 + 9
 
 
 @on_postgres
