@@ -32,6 +32,7 @@ class Sweeper:
         self._clock = clock
         self._unsure: dict[str, OpenRecord] = {}
         self._next_look = float("-inf")
+        self._lapsed: set[str] = set()
 
     def adopt(self, records: Iterable[OpenRecord]) -> None:
         """Takes over reservations that an earlier process left open, to ask what they became."""
@@ -80,16 +81,27 @@ class Sweeper:
         return True
 
     async def _claim_others(self) -> int:
+        """Ends what other processes left behind.
+
+        Only what had lapsed at the look before as well: a process that lives tells the store
+        first what it could not tell while the store was away.
+        """
         store, ended = self._books.store, 0
+        before, self._lapsed = self._lapsed, set()
+        lapsed: set[str] = set()
         for tenant in await store.tenants():
             for reservation_id in await store.lapsed(tenant):
                 if reservation_id in self._books.open:
+                    continue
+                if reservation_id not in before:
+                    lapsed.add(reservation_id)
                     continue
                 note = await store.claim(tenant, reservation_id)
                 if note:
                     record = self._books.read(note).record
                     await self._write(record, EXPIRED, "LEASE_EXPIRED")
                     ended += 1
+        self._lapsed = lapsed
         return ended
 
     async def _resolve(self, record: OpenRecord) -> None:
