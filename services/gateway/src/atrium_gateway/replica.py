@@ -19,8 +19,6 @@ import structlog
 from atrium_common.errors import AtriumError, Conflict, Unavailable
 from atrium_gateway.admission import Admission
 from atrium_gateway.quota.in_process import InProcessQuotaStore
-from atrium_gateway.quota.redis_calls import open_redis
-from atrium_gateway.quota.redis_store import RedisQuotaStore
 from atrium_gateway.quota.resilient import ResilientQuotaStore
 from atrium_gateway.quota.store import QuotaStore
 from atrium_gateway.settings import GatewaySettings
@@ -78,6 +76,10 @@ async def open_quota_store(
     if settings.quota_redis_url is None:
         yield InProcessQuotaStore(clock=clock)
         return
+    # Redis's client is an extra, which one gateway alone does not need.
+    from atrium_gateway.quota.redis_calls import open_redis
+    from atrium_gateway.quota.redis_store import RedisQuotaStore
+
     redis = open_redis(settings.quota_redis_url.get_secret_value())
     own_clock = None if clock is time.time else clock
     store = ResilientQuotaStore(
