@@ -41,6 +41,8 @@ from atrium_gateway.usage.tables import COUNTS, usage_daily, usage_events, usage
 BUCKET = "bucket"
 """Column of a row that says where its bucket begins, Unix ms."""
 _LENGTHS = {Bucket.MINUTE: 60_000, Bucket.HOUR: HOUR_MS, Bucket.DAY: DAY_MS}
+_PLAIN_SPANS = 64
+"""So many spans, two months of days with their edges, are queries of their own."""
 _SUMMED = (*COUNTS, "refunded")
 
 
@@ -135,10 +137,14 @@ def _part(
         return []
     wanted = [table.c.tenant == report.tenant, *_filters(table, report.only)]
     bucket = _bucket(report, time, unit=unit)
-    if len(spans) == 1 and not report.by_local_day:
+    if len(spans) <= _PLAIN_SPANS:
         # Plain bounds: the database's planner knows how much lies between them.
-        wanted += [time >= spans[0].start, time < spans[0].end]
-        return [select(*_columns(report, table, bucket)).where(*wanted)]
+        return [
+            select(*_columns(report, table, _day(span) if report.by_local_day else bucket)).where(
+                *wanted, time >= span.start, time < span.end
+            )
+            for span in spans
+        ]
     listed = _listed(spans, table)
     wanted += [time >= listed.c.first, time < listed.c.beyond]
     shown = _columns(report, table, listed.c.day if report.by_local_day else bucket)
@@ -149,6 +155,10 @@ def _listed(spans: Sequence[Span], table: Table) -> CTE:
     """The spans as a table of their own: each becomes one search in the index."""
     numbers = (column(name, BigInteger) for name in ("day", "first", "beyond"))
     return values(*numbers, name="spans").data(list(spans)).cte(f"spans_of_{table.name}")
+
+
+def _day(span: Span) -> ColumnElement[int]:
+    return literal_column(str(span.bucket), BigInteger)
 
 
 def _bucket(report: Report, time: ColumnElement[int], *, unit: int) -> ColumnElement[int]:
