@@ -171,7 +171,7 @@ class Admission:
             Unavailable: The store is away.
         """
         known = self._books.open.get(reservation_id)
-        held = known or await self._elsewhere(reservation_id, tenant)
+        held = known or await self._books.elsewhere(reservation_id, tenant)
         if held is None:
             raise NotFound("The reservation is closed or its lease has passed.")
         grown, amounts = held, None
@@ -312,33 +312,7 @@ class Admission:
         if closing is not None:
             await asyncio.shield(closing)
             return None
-        return await self._elsewhere(reservation_id, tenant, closed=True)
-
-    async def _elsewhere(
-        self, reservation_id: str, tenant: str, *, closed: bool = False
-    ) -> Held | None:
-        """A reservation that another process made; ``None`` if it is closed.
-
-        Args:
-            reservation_id: The reservation.
-            tenant: Whose it is; ``""`` where that is not known.
-            closed: It must have been one: makes sure that its end is on disk.
-
-        Raises:
-            NotFound: `closed`, and there never was one.
-        """
-        if tenant and self._store.shared:
-            found = await self._store.find(tenant, reservation_id)
-            if found is not None and found.left is not None:
-                return self._books.read(found.note)
-            if found is not None:
-                await self._books.closed(found.note)
-                return None
-        if closed:
-            await self._ledger.synced()
-            if not await self._ledger.knows(reservation_id):
-                raise NotFound("There is no such reservation.")
-        return None
+        return await self._books.elsewhere(reservation_id, tenant, closed=True)
 
     def price(self, model: str, usage: Usage) -> int:
         """The most that `usage` of a model would cost now, in billionths of the currency."""

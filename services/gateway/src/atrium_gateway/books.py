@@ -181,3 +181,29 @@ class Books:
         except Unavailable as err:
             _log.warning("quota_not_counted", id=reservation_id, reason=err.reason)
         return False
+
+    async def elsewhere(
+        self, reservation_id: str, tenant: str, *, closed: bool = False
+    ) -> Held | None:
+        """A reservation that another process made; ``None`` if it is closed.
+
+        Args:
+            reservation_id: The reservation.
+            tenant: Whose it is; ``""`` where that is not known.
+            closed: It must have been one: makes sure that its end is on disk.
+
+        Raises:
+            NotFound: `closed`, and there never was one.
+        """
+        if tenant and self.store.shared:
+            found = await self.store.find(tenant, reservation_id)
+            if found is not None and found.left is not None:
+                return self.read(found.note)
+            if found is not None:
+                await self.closed(found.note)
+                return None
+        if closed:
+            await self.ledger.synced()
+            if not await self.ledger.knows(reservation_id):
+                raise NotFound("There is no such reservation.")
+        return None
