@@ -12,6 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ _OWNERS = ("postgres", "nobody")
 """Accounts that run PostgreSQL where this process is root's: it refuses to be root."""
 
 
-class ServerProcess:
+class ServerProcess(ABC):
     """A server that can be killed and started again; `_answers` says whether it serves.
 
     Args:
@@ -89,8 +90,9 @@ class ServerProcess:
                 cwd=self.folder,
             )
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Whether it serves now."""
 
     def _log_end(self) -> str:
         log = self.folder / "server.log"
