@@ -47,7 +47,7 @@ class Principal:
             action: A value of `Action` or `Capability`.
             tenant: Whose; its own if not given. Another's is in an operator's reach alone.
         """
-        if tenant is not None and tenant != self.tenant and Role.OPERATOR not in self.roles:
+        if not self._reaches(tenant):
             return False
         return covered(self.scopes, action) and granted(self.roles, action)
 
@@ -60,7 +60,7 @@ class Principal:
         """
         if self.may(action, tenant=tenant):
             return
-        if tenant is not None and tenant != self.tenant and Role.OPERATOR not in self.roles:
+        if not self._reaches(tenant):
             raise PermissionDenied(
                 "A tenant reaches only what is its own.", reason="OTHER_TENANT", field="tenant"
             )
@@ -69,6 +69,9 @@ class Principal:
                 f"The credential does not allow {action}.", reason="SCOPE_MISSING"
             )
         raise PermissionDenied(f"Its roles do not allow {action}.", reason="ROLE_MISSING")
+
+    def _reaches(self, tenant: str | None) -> bool:
+        return tenant in (None, self.tenant) or Role.OPERATOR in self.roles
 
     def demand_model(self, model: str) -> None:
         """Lets pass who may use a model.

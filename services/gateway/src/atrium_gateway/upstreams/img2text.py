@@ -1,6 +1,6 @@
 """Client of the img2text service: sends a picture or document in pieces, gives what is seen."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import BinaryIO, TypeVar
 
 import grpc.aio
@@ -36,7 +36,13 @@ DescriptionCall = StreamedCall[pb.DescribeImageResponse, list[Caption]]
 AnswerCall = StreamedCall[pb.AnswerQuestionResponse, AnswerPiece]
 ExtractionCall = StreamedCall[pb.ExtractTextResponse, ExtractionStep]
 AnalysisCall = StreamedCall[pb.AnalyzeImageResponse, AnalysisStep]
-R = TypeVar("R")
+R = TypeVar(
+    "R",
+    pb.DescribeImageRequest,
+    pb.AnswerQuestionRequest,
+    pb.ExtractTextRequest,
+    pb.AnalyzeImageRequest,
+)
 
 
 class ImageUnderstandingUpstream:
@@ -52,12 +58,7 @@ class ImageUnderstandingUpstream:
     def describe(self, job: Description, image: BinaryIO, caller: Caller) -> DescriptionCall:
         """Starts a description; captions come all at once, after a message without any."""
         call = self._stub.DescribeImage(
-            _upload(
-                pb.DescribeImageRequest(config=convert.description_to_proto(job)),
-                image,
-                chunk=lambda piece: pb.DescribeImageRequest(chunk=piece),
-                end=lambda piece: pb.DescribeImageRequest(end=piece),
-            ),
+            _upload(pb.DescribeImageRequest(config=convert.description_to_proto(job)), image),
             metadata=self._credentials.metadata(caller),
             timeout=caller.seconds_left(),
         )
@@ -66,12 +67,7 @@ class ImageUnderstandingUpstream:
     def answer(self, job: Question, image: BinaryIO, caller: Caller) -> AnswerCall:
         """Starts an answer; its text comes piece by piece."""
         call = self._stub.AnswerQuestion(
-            _upload(
-                pb.AnswerQuestionRequest(config=convert.question_to_proto(job)),
-                image,
-                chunk=lambda piece: pb.AnswerQuestionRequest(chunk=piece),
-                end=lambda piece: pb.AnswerQuestionRequest(end=piece),
-            ),
+            _upload(pb.AnswerQuestionRequest(config=convert.question_to_proto(job)), image),
             metadata=self._credentials.metadata(caller),
             timeout=caller.seconds_left(),
         )
@@ -80,12 +76,7 @@ class ImageUnderstandingUpstream:
     def extract(self, job: Extraction, document: BinaryIO, caller: Caller) -> ExtractionCall:
         """Starts reading a picture or document; each page comes when it is read."""
         call = self._stub.ExtractText(
-            _upload(
-                pb.ExtractTextRequest(config=convert.extraction_to_proto(job)),
-                document,
-                chunk=lambda piece: pb.ExtractTextRequest(chunk=piece),
-                end=lambda piece: pb.ExtractTextRequest(end=piece),
-            ),
+            _upload(pb.ExtractTextRequest(config=convert.extraction_to_proto(job)), document),
             metadata=self._credentials.metadata(caller),
             timeout=caller.seconds_left(),
         )
@@ -94,12 +85,7 @@ class ImageUnderstandingUpstream:
     def analyze(self, job: Analysis, document: BinaryIO, caller: Caller) -> AnalysisCall:
         """Starts an analysis; each result comes when it is ready."""
         call = self._stub.AnalyzeImage(
-            _upload(
-                pb.AnalyzeImageRequest(config=convert.analysis_to_proto(job)),
-                document,
-                chunk=lambda piece: pb.AnalyzeImageRequest(chunk=piece),
-                end=lambda piece: pb.AnalyzeImageRequest(end=piece),
-            ),
+            _upload(pb.AnalyzeImageRequest(config=convert.analysis_to_proto(job)), document),
             metadata=self._credentials.metadata(caller),
             timeout=caller.seconds_left(),
         )
@@ -121,13 +107,11 @@ class ImageUnderstandingUpstream:
         return [convert.reading_model(one) for one in reply.readers]
 
 
-async def _upload(
-    config: R,
-    file: BinaryIO,
-    *,
-    chunk: Callable[[media_pb2.MediaChunk], R],
-    end: Callable[[media_pb2.MediaEnd], R],
-) -> AsyncIterator[R]:
+async def _upload(config: R, file: BinaryIO) -> AsyncIterator[R]:
     yield config
+    message = type(config)
     async for piece in pieces(file):
-        yield chunk(piece) if isinstance(piece, media_pb2.MediaChunk) else end(piece)
+        if isinstance(piece, media_pb2.MediaChunk):
+            yield message(chunk=piece)
+        else:
+            yield message(end=piece)
