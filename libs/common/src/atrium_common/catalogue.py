@@ -107,6 +107,8 @@ class ModelEntry(Entry):
         context_length: Most tokens of input and output together, if it has a limit.
         embedding_dimensions: Values in an embedding, if it makes them.
         dtype: Numeric type or quantisation to run in; ``None`` takes the engine's.
+        memory_mib: What it takes of its device's memory while it is loaded and works, in
+            MiB; plans what fits. ``None`` for a model that takes none worth counting.
         price: What its use costs a tenant.
         cost: What its use costs the operator, where an outside provider charges for it;
             tenants are not shown it.
@@ -122,6 +124,7 @@ class ModelEntry(Entry):
     context_length: int | None = Field(default=None, ge=1)
     embedding_dimensions: int | None = Field(default=None, ge=1)
     dtype: str | None = None
+    memory_mib: int | None = Field(default=None, ge=1)
     price: Price = Price()
     cost: Price = Price()
     route: tuple[EntryId, ...] = ()

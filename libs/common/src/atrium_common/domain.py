@@ -47,6 +47,9 @@ class ModelInfo:
         embedding_dimensions: Values in an embedding; 0 if it does not apply.
         verified_at: When a verification pass last succeeded since loading.
         detail: Why the state is FAILED, for operators.
+        memory_bytes: What it takes of its device's memory now; 0 if it is not loaded, or
+            not known.
+        last_used_at: When a request last ran on it since loading.
     """
 
     id: str
@@ -60,6 +63,8 @@ class ModelInfo:
     embedding_dimensions: int = 0
     verified_at: datetime | None = None
     detail: str = ""
+    memory_bytes: int = 0
+    last_used_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
