@@ -2,8 +2,11 @@
 
 A variable that is not found under the service's prefix (``ATRIUM_LLM_``) is looked
 up under the shared one (``ATRIUM_``), so that a machine states its credential once.
+``<VARIABLE>_FILE`` names a file that holds the value instead (`variable_files.py`).
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,12 +17,41 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings.sources.utils import parse_env_vars
+
+from atrium_common.variable_files import SUFFIX, read_variable
 
 SHARED_PREFIX = "ATRIUM_"
 
 
+class FileSettingsSource(EnvSettingsSource):
+    """Reads ``<prefix><FIELD>`` out of the file that ``<prefix><FIELD>_FILE`` names."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        """Returns what the files hold, under the names of the variables they stand for.
+
+        Raises:
+            VariableFileError: A file can't be read, or its variable is set, too.
+        """
+        prefix = self.env_prefix.upper()
+        names = [prefix + field.upper() for field in self.settings_cls.model_fields]
+        found = {
+            name: value
+            for name in names
+            if os.environ.get(name + SUFFIX)
+            and (value := read_variable(name, os.environ)) is not None
+        }
+        return parse_env_vars(
+            found, self.case_sensitive, self.env_ignore_empty, self.env_parse_none_str
+        )
+
+
 class SharedPrefixSettings(BaseSettings):
-    """Reads ``<own prefix><FIELD>`` and, where that is unset, ``ATRIUM_<FIELD>``."""
+    """Reads ``<own prefix><FIELD>`` and, where that is unset, ``ATRIUM_<FIELD>``.
+
+    Either may be ``..._FILE`` and name a file instead; a variable and its file are never
+    both set.
+    """
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
@@ -33,8 +65,15 @@ class SharedPrefixSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Puts the shared prefix behind the service's own."""
-        shared = EnvSettingsSource(settings_cls, env_prefix=SHARED_PREFIX)
-        return init_settings, env_settings, shared, dotenv_settings, file_secret_settings
+        return (
+            init_settings,
+            env_settings,
+            FileSettingsSource(settings_cls),
+            EnvSettingsSource(settings_cls, env_prefix=SHARED_PREFIX),
+            FileSettingsSource(settings_cls, env_prefix=SHARED_PREFIX),
+            dotenv_settings,
+            file_secret_settings,
+        )
 
 
 class ServiceSettings(SharedPrefixSettings):
