@@ -22,7 +22,7 @@ from atrium_gateway.idempotency.keeper import sweeping
 from atrium_gateway.idempotency.store import AnswerStore
 from atrium_gateway.identity import open_identity
 from atrium_gateway.quota.policy import LimitPolicy
-from atrium_gateway.replica import alone, open_quota_store, own_spool
+from atrium_gateway.replica import alone, open_quota_store, own_spool, telling_changes
 from atrium_gateway.replica import sweeping as leases_swept
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.standing import Standing
@@ -108,6 +108,7 @@ async def open_core(
         await ledger.start(prices, leave_open=shared)
         tenants = TenantRepository(engine)
         directory = Directory(tenants, clock=time.monotonic)
+        await stack.enter_async_context(telling_changes(settings, engine, heard=directory.refresh))
         tokens = token_authority(settings, clock=clock)
         store = await stack.enter_async_context(
             open_quota_store(settings, falls_back=directory.falls_back, clock=clock)
@@ -199,6 +200,7 @@ async def open_tenants(
     engine = open_engine(settings.resolved_database_url())
     try:
         await upgrade(engine)
-        yield TenantRepository(engine), engine
+        async with telling_changes(settings, engine):
+            yield TenantRepository(engine), engine
     finally:
         await engine.dispose()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import AtriumError, Conflict, Unavailable
 from atrium_gateway.admission import Admission
@@ -22,6 +23,7 @@ from atrium_gateway.quota.in_process import InProcessQuotaStore
 from atrium_gateway.quota.resilient import ResilientQuotaStore
 from atrium_gateway.quota.store import QuotaStore
 from atrium_gateway.settings import GatewaySettings
+from atrium_gateway.tenants.changes import on_change
 
 _log = structlog.get_logger(__name__)
 
@@ -73,14 +75,15 @@ async def open_quota_store(
         falls_back: Whether a tenant's rates may be counted here alone.
         clock: Returns Unix seconds; of another than the system's, Redis is told the time.
     """
-    if settings.quota_redis_url is None:
+    url = settings.resolved_quota_redis_url()
+    if url is None:
         yield InProcessQuotaStore(clock=clock)
         return
     # Redis's client is an extra, which one gateway alone does not need.
     from atrium_gateway.quota.redis_calls import open_redis
     from atrium_gateway.quota.redis_store import RedisQuotaStore
 
-    redis = open_redis(settings.quota_redis_url.get_secret_value())
+    redis = open_redis(url)
     own_clock = None if clock is time.time else clock
     store = ResilientQuotaStore(
         RedisQuotaStore(
@@ -95,6 +98,42 @@ async def open_quota_store(
         with suppress(Unavailable):
             await store.tend()
         await redis.aclose()
+
+
+@asynccontextmanager
+async def telling_changes(
+    settings: GatewaySettings, engine: AsyncEngine, *, heard: Callable[[], None] | None = None
+) -> AsyncIterator[None]:
+    """Tells of changes of tenants, keys and limits made through `engine`, while it is entered.
+
+    Other gateways hear of them through Redis, where there is one.
+
+    Args:
+        settings: Settings of the gateway.
+        engine: The database.
+        heard: Called at each change, this process's and others'; a command listens to none.
+    """
+    if settings.quota_redis_url is None:
+        if heard is not None:
+            on_change(engine, heard)
+        yield
+        return
+    from atrium_gateway.tenants.redis_changes import ChangeChannel
+
+    channel = ChangeChannel(settings.quota_redis_url.get_secret_value())
+    on_change(engine, channel.announce)
+    following = None
+    if heard is not None:
+        on_change(engine, heard)
+        following = asyncio.create_task(channel.follow(heard), name="change-listener")
+    try:
+        yield
+    finally:
+        if following is not None:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+        await channel.close()
 
 
 @asynccontextmanager

@@ -1,9 +1,20 @@
-"""The counter by which a running gateway notices changes; whoever writes the directory bumps it."""
+"""How running gateways notice changes of tenants, keys and limits; who writes them says so.
 
-from sqlalchemy import update
-from sqlalchemy.ext.asyncio import AsyncConnection
+A counter in the database is what they look at once a second. Beside it, whoever holds an
+engine can be told of a change as soon as it is committed: `core.py` passes that on.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from sqlalchemy import event, update
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from atrium_gateway.tenants.tables import directory_version
+
+_MARK: Final = "atrium_directory_changed"
 
 
 async def changed(connection: AsyncConnection) -> None:
@@ -11,3 +22,18 @@ async def changed(connection: AsyncConnection) -> None:
     await connection.execute(
         update(directory_version).values(version=directory_version.c.version + 1)
     )
+    connection.info[_MARK] = True
+
+
+def on_change(engine: AsyncEngine, tell: Callable[[], None]) -> None:
+    """Calls `tell` after every transaction of `engine` that changed something.
+
+    It runs on the event loop as the connection returns to its pool: whoever reads then sees
+    the change. A change that was rolled back is told of, too.
+    """
+
+    def returned(_: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
+        if entry.info.pop(_MARK, False):
+            tell()
+
+    event.listen(engine.sync_engine, "checkin", returned)

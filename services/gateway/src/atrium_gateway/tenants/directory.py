@@ -1,7 +1,8 @@
 """Tenants and keys as the running gateway knows them: cached, at most a second old.
 
-The authenticator and admission ask it on every request. Changes are noticed by one cheap
-query for the directory's version; while the database is away, what is known stays valid.
+The authenticator and admission ask it on every request. It is told of changes (`changes.py`,
+`redis_changes.py`), and once a second one cheap query for the directory's version finds what
+was not told; while the database is away, what is known stays valid.
 """
 
 import asyncio
@@ -123,6 +124,11 @@ class Directory:
         if tenant.blocked:
             raise PermissionDenied("The tenant is blocked.", reason="TENANT_BLOCKED")
         return tenant
+
+    def refresh(self) -> None:
+        """Forgets what is known, for something has changed; called on the event loop."""
+        self._forget()
+        self._checked = float("-inf")
 
     def falls_back(self, tenant_id: str) -> bool:
         """Whether a tenant's rates may be counted by each gateway alone for a while."""
