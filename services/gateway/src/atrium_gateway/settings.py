@@ -19,6 +19,7 @@ from atrium_gateway.egress.addresses import read_network
 from atrium_gateway.egress.rules import EgressRules
 from atrium_gateway.egress.targets import read_host_rule
 from atrium_gateway.idempotency.domain import Bounds
+from atrium_gateway.passwords import with_password
 from atrium_gateway.quota.limits import Window
 
 MIN_SECRET_BYTES = 32
@@ -76,6 +77,8 @@ class GatewaySettings(SharedPrefixSettings):
     """Folder of the lock, the spool, the SQLite file and generated secrets."""
     database_url: str | None = None
     """SQLAlchemy URL; default is SQLite in `state_dir`."""
+    database_password: SecretStr | None = None
+    """Password that belongs into `database_url`, where it is kept by itself."""
 
     jwt_secret: SecretStr | None = None
     """HS256 secret of tenant tokens; made and kept in `state_dir` if not given."""
@@ -95,6 +98,8 @@ class GatewaySettings(SharedPrefixSettings):
     quota_redis_url: SecretStr | None = None
     """Redis that gateway processes count limits in together, ``redis://`` or ``rediss://``; if
     not given, the one process counts in memory."""
+    quota_redis_password: SecretStr | None = None
+    """Password that belongs into `quota_redis_url`, where it is kept by itself."""
     quota_timeout_seconds: float = Field(default=0.05, gt=0, le=10)
     """Longest wait for an answer of that Redis; then it counts as away (docs/adr/0012)."""
     lease_seconds: float = Field(default=60.0, gt=0, le=86_400)
@@ -168,6 +173,16 @@ class GatewaySettings(SharedPrefixSettings):
         return networks
 
     @model_validator(mode="after")
+    def _passwords_fit(self) -> Self:
+        if self.database_password is not None and self.database_url is None:
+            raise ValueError("database_password needs database_url")
+        if self.quota_redis_password is not None and self.quota_redis_url is None:
+            raise ValueError("quota_redis_password needs quota_redis_url")
+        self.resolved_database_url()
+        self.resolved_quota_redis_url()
+        return self
+
+    @model_validator(mode="after")
     def _issuers_differ(self) -> Self:
         names = [self.jwt_issuer, *(rules.issuer for rules in self.oidc_issuers)]
         if len(set(names)) < len(names):
@@ -213,8 +228,16 @@ class GatewaySettings(SharedPrefixSettings):
         return self.state_dir / "gateway.lock"
 
     def resolved_database_url(self) -> str:
-        """`database_url`, or the SQLite file in `state_dir`."""
-        return self.database_url or f"sqlite+aiosqlite:///{self.state_dir / 'gateway.db'}"
+        """`database_url` with its password, or the SQLite file in `state_dir`."""
+        if self.database_url is None:
+            return f"sqlite+aiosqlite:///{self.state_dir / 'gateway.db'}"
+        return with_password(self.database_url, self.database_password)
+
+    def resolved_quota_redis_url(self) -> str | None:
+        """`quota_redis_url` with its password; ``None`` for counting in memory."""
+        if self.quota_redis_url is None:
+            return None
+        return with_password(self.quota_redis_url.get_secret_value(), self.quota_redis_password)
 
     def resolved_jwt_secret(self) -> bytes:
         """The HS256 secret: given, or kept in `state_dir/jwt.secret`.
