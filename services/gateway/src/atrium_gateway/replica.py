@@ -113,14 +113,15 @@ async def telling_changes(
         engine: The database.
         heard: Called at each change, this process's and others'; a command listens to none.
     """
-    if settings.quota_redis_url is None:
+    url = settings.resolved_quota_redis_url()
+    if url is None:
         if heard is not None:
             on_change(engine, heard)
         yield
         return
     from atrium_gateway.tenants.redis_changes import ChangeChannel
 
-    channel = ChangeChannel(settings.quota_redis_url.get_secret_value())
+    channel = ChangeChannel(url)
     on_change(engine, channel.announce)
     following = None
     if heard is not None:
