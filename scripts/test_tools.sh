@@ -5,6 +5,7 @@
 #   fonts-dejavu-core: the letters of the pages that the reading tests read.
 #   tesseract-ocr: the program that reads where its library can't be imported.
 #   redis-server, postgresql: each test starts servers of its own and ends them.
+#   prometheus: promtool checks the metrics, a server of a test's own scrapes them.
 #   oidc-provider, by npm with its own Node: a real issuer for the tests of OIDC tokens.
 set -euo pipefail
 
@@ -30,6 +31,7 @@ has_postgres || missing+=(postgresql)
 [[ -e /usr/share/asterisk/sounds/en_US_f_Allison ]] || missing+=(asterisk-core-sounds-en-wav)
 [[ -e /usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf ]] || missing+=(fonts-dejavu-core)
 command -v tesseract >/dev/null || missing+=(tesseract-ocr)
+command -v promtool >/dev/null || missing+=(prometheus)
 if ((${#missing[@]} == 0)); then
   install_issuer
   exit 0
@@ -37,13 +39,21 @@ fi
 
 # The distribution's own cluster is neither made nor started: the tests have theirs.
 no_cluster=/etc/postgresql-common/createcluster.d/atrium-tests.conf
+# Nor is its Prometheus, whose unit is masked: `systemctl unmask prometheus` gives it back.
+no_prometheus=/etc/systemd/system/prometheus.service
 
 install_missing() {
   apt-get update -qq
   mkdir -p "$(dirname "$no_cluster")"
   echo 'create_main_cluster = false' >"$no_cluster"
+  if [[ " ${missing[*]} " == *" prometheus "* && ! -e $no_prometheus ]]; then
+    mkdir -p "$(dirname "$no_prometheus")"
+    ln -sf /dev/null "$no_prometheus"
+  fi
   local status=0
-  DEBIAN_FRONTEND=noninteractive apt-get install -yqq "${missing[@]}" || status=$?
+  # `prometheus-node-exporter-`: Prometheus recommends it, and it would be started.
+  DEBIAN_FRONTEND=noninteractive apt-get install -yqq \
+    "${missing[@]}" prometheus-node-exporter- || status=$?
   rm -f "$no_cluster"
   return $status
 }
