@@ -9,16 +9,12 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -30,6 +26,7 @@ from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.server import RunningServer, start_server
 from atrium_common.settings import ServiceSettings
 from atrium_common.testing import CREDENTIAL, gateway_metadata, running_server, service_metadata
+from atrium_common.testing.certificates import write_certificates
 from atrium_common.testing.echo import (
     SERVICE_NAME,
     UNARY_STREAM,
@@ -297,39 +294,8 @@ async def test_metrics_count_calls_units_queues_and_models() -> None:
     await server.stop()
 
 
-def _certificates(folder: Path) -> None:
-    """Writes a CA and, signed by it, a server's and a client's certificate."""
-    now = datetime.now(UTC)
-    names = {"ca": None, "server": "localhost", "client": "client"}
-    keys = {name: ec.generate_private_key(ec.SECP256R1()) for name in names}
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ca")])
-    for name, host in names.items():
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(issuer)
-            .public_key(keys[name].public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=host is None, path_length=None), critical=True)
-        )
-        if host is not None:
-            names_of = x509.SubjectAlternativeName([x509.DNSName(host)])
-            builder = builder.add_extension(names_of, critical=False)
-        certificate = builder.sign(keys["ca"], hashes.SHA256())
-        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / f"{name}.key").write_bytes(
-            keys[name].private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-        )
-
-
 async def test_mutual_tls_refuses_a_client_without_a_certificate(tmp_path: Path) -> None:
-    _certificates(tmp_path)
+    write_certificates(tmp_path)
     stranger = ClientTls(ca=tmp_path / "ca.pem", server_name="localhost")
     friend = ClientTls(
         ca=tmp_path / "ca.pem",
@@ -358,7 +324,7 @@ async def test_mutual_tls_refuses_a_client_without_a_certificate(tmp_path: Path)
 
 
 async def test_tls_serves_clients_that_trust_its_ca(tmp_path: Path) -> None:
-    _certificates(tmp_path)
+    write_certificates(tmp_path)
     async with running_server(
         EchoServicer(),
         EchoEngine(),
