@@ -50,6 +50,18 @@ def test_what_is_not_there_is_named(
     assert (refusal.value.field, refusal.value.reason) == ("model", "MODEL_NOT_FOUND")
 
 
+def test_a_part_of_it_is_chosen_by_ids(tmp_path: Path) -> None:
+    adapters = "adapters: [{id: lora, kind: lora, models: [one, two]}]"
+    catalogue = load(tmp_path, TWO + adapters)
+    part = catalogue.only(["two"])
+    assert [entry.id for entry in part] == ["two"]
+    assert [adapter.models for adapter in part.adapters] == [("two",)]
+    assert part.resolve("", Capability.CHAT).id == "two"
+    assert catalogue.only([]) is catalogue
+    with pytest.raises(CatalogueError, match="no model 'three'; the catalogue has one, two"):
+        catalogue.only(["one", "three"])
+
+
 BASE = "models: [{id: one, service: llm, capabilities: [chat], engine: fake%s}]"
 ONE = "{id: one, service: llm, capabilities: [chat, embedding], engine: fake, aliases: [uno]}"
 SHARER = "{id: two, service: stt, capabilities: [embedding], engine: fake, aliases: [uno]}"

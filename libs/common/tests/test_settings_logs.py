@@ -42,6 +42,15 @@ def test_given_values_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert EchoSettings(port=2).port == 2
 
 
+def test_the_models_that_are_offered_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert EchoSettings().models == ()
+    monkeypatch.setenv("ATRIUM_MODELS", "one, two,")
+    assert EchoSettings().models == ("one", "two")
+    monkeypatch.setenv("ATRIUM_CATALOGUE", str(Path(__file__).parents[3] / "models/fake.yaml"))
+    monkeypatch.setenv("ATRIUM_MODELS", "fake-chat")
+    assert [entry.id for entry in EchoSettings().open_catalogue()] == ["fake-chat"]
+
+
 @pytest.mark.parametrize(
     "values",
     [

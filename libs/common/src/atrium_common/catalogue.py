@@ -80,14 +80,17 @@ class Entry(Part):
         sources: Where its files come from, the preferred first; empty for an entry
             without files (an outside provider, a fake).
         license: SPDX id or the licence's own name.
+        license_url: Where its text is; ``""`` for an SPDX id, or where the repository has it.
         accept_license: True if the operator must accept the licence first.
-        license_accepted: True once the operator has.
+        license_accepted: True once the operator has; `atrium models licence accept` keeps
+            the same in the models' folder.
         digest: SHA-256 of the main weight file; ``""`` where it is not known.
     """
 
     id: EntryId
     sources: tuple[Source, ...] = ()
     license: str = ""
+    license_url: str = ""
     accept_license: bool = False
     license_accepted: bool = False
     digest: Sha256 | Literal[""] = ""
@@ -208,6 +211,27 @@ class Catalogue(Part):
                 "adapters": tuple(_anchored(entry, folder) for entry in self.adapters),
             }
         )
+
+    def only(self, ids: Collection[str]) -> "Catalogue":
+        """Returns the part that these models make up, in the file's order; all for none.
+
+        Raises:
+            CatalogueError: The catalogue has no such model; the message lists what it has.
+        """
+        if not ids:
+            return self
+        known = [entry.id for entry in self.models]
+        if unknown := [model for model in ids if model not in known]:
+            raise CatalogueError(
+                f"there is no model {unknown[0]!r}; the catalogue has {', '.join(known)}"
+            )
+        adapters = [
+            adapter.model_copy(update={"models": tuple(m for m in adapter.models if m in ids)})
+            for adapter in self.adapters
+            if any(model in ids for model in adapter.models)
+        ]
+        models = [entry for entry in self.models if entry.id in ids]
+        return self.model_copy(update={"models": tuple(models), "adapters": tuple(adapters)})
 
     def __iter__(self) -> Iterator[ModelEntry]:  # type: ignore[override]
         return iter(self.models)

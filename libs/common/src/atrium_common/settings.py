@@ -8,17 +8,19 @@ up under the shared one (``ATRIUM_``), so that a machine states its credential o
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 from pydantic_settings.sources.utils import parse_env_vars
 
+from atrium_common.catalogue import Catalogue
 from atrium_common.variable_files import SUFFIX, read_variable
 
 SHARED_PREFIX = "ATRIUM_"
@@ -55,6 +57,27 @@ class SharedPrefixSettings(BaseSettings):
 
     model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
+    catalogue: Path = Path("models/starter.yaml")
+    """Catalogue file."""
+
+    models: Annotated[tuple[str, ...], NoDecode] = ()
+    """Ids of the catalogue's models to offer, separated by commas; all if empty."""
+
+    def open_catalogue(self) -> Catalogue:
+        """Reads the catalogue, as far as `models` chooses from it.
+
+        Raises:
+            CatalogueError: The file does not hold, or has no such model.
+        """
+        return Catalogue.load(self.catalogue).only(self.models)
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _models_are_split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -68,12 +91,16 @@ class SharedPrefixSettings(BaseSettings):
         return (
             init_settings,
             env_settings,
-            FileSettingsSource(settings_cls),
+            FileSettingsSource(settings_cls, env_prefix=_prefix(env_settings)),
             EnvSettingsSource(settings_cls, env_prefix=SHARED_PREFIX),
             FileSettingsSource(settings_cls, env_prefix=SHARED_PREFIX),
             dotenv_settings,
             file_secret_settings,
         )
+
+
+def _prefix(source: PydanticBaseSettingsSource) -> str | None:
+    return source.env_prefix if isinstance(source, EnvSettingsSource) else None
 
 
 class ServiceSettings(SharedPrefixSettings):
@@ -106,9 +133,6 @@ class ServiceSettings(SharedPrefixSettings):
 
     tls_client_ca: Path | None = None
     """PEM CA that clients' certificates must come from (mTLS); unset asks for none."""
-
-    catalogue: Path = Path("models/starter.yaml")
-    """Catalogue file."""
 
     models_dir: Path = Path(".atrium/models")
     """Folder where weights are kept."""

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry, start_http_server
 from pydantic import ValidationError
 from uuid_utils import uuid7
 
-from atrium_common.catalogue import Catalogue
 from atrium_common.errors import AtriumError
 from atrium_common.logs import configure_logging
 from atrium_common.metrics import make_metrics
@@ -52,7 +51,7 @@ async def run(settings: GatewaySettings) -> None:
     if settings.service_credential is None:
         raise AtriumError("ATRIUM_SERVICE_CREDENTIAL is not set")
     credential = settings.service_credential.get_secret_value()
-    catalogue = Catalogue.load(settings.catalogue)
+    catalogue = settings.open_catalogue()
     registry = CollectorRegistry()
     access_log = AccessLog(sys.stdout.buffer, console=settings.log_format == "console")
     async with AsyncExitStack() as stack:

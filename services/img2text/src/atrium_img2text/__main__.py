@@ -2,7 +2,7 @@
 
 import asyncio
 
-from atrium_common.catalogue import Catalogue, CatalogueError
+from atrium_common.catalogue import CatalogueError
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.weights import WeightStore
@@ -16,7 +16,7 @@ def main() -> None:
     """Serves until SIGTERM or SIGINT."""
     settings = ImageUnderstandingSettings()
     try:
-        catalogue = Catalogue.load(settings.catalogue)
+        catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("img2text"), settings.engine)
         engines = open_engines(entries, store=WeightStore(settings.models_dir))
     except CatalogueError as error:

@@ -2,11 +2,12 @@
 
 import asyncio
 
-from atrium_common.catalogue import Catalogue, CatalogueError
+from atrium_common.catalogue import CatalogueError
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.weights import WeightStore
 from atrium_llm.engines import open_engines
+from atrium_llm.engines.vllm_options import with_arguments
 from atrium_llm.servicer import TextGenerationServicer
 from atrium_llm.settings import LlmSettings
 
@@ -15,8 +16,15 @@ def main() -> None:
     """Serves until SIGTERM or SIGINT."""
     settings = LlmSettings()
     try:
-        catalogue = Catalogue.load(settings.catalogue)
+        catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("llm"), settings.engine)
+        entries = with_arguments(
+            entries,
+            {
+                "gpu_memory_utilization": settings.gpu_memory_utilization,
+                "max_model_len": settings.max_model_len,
+            },
+        )
         engines = open_engines(entries, store=WeightStore(settings.models_dir))
     except CatalogueError as error:
         raise SystemExit(f"atrium_llm: {error}") from None

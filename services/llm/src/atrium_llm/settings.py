@@ -16,3 +16,11 @@ class LlmSettings(ServiceSettings):
 
     metrics_port: int = Field(default=8865, ge=0, le=65535)
     """HTTP port of /metrics and the probes; 0 takes a free one."""
+
+    gpu_memory_utilization: float | None = Field(default=None, gt=0, le=1)
+    """Part of its card that each vLLM model takes, over what the catalogue says; vLLM's own
+    default is 0.9 or more, which leaves nothing to the services beside it."""
+
+    max_model_len: int | None = Field(default=None, ge=1)
+    """Longest prompt and answer together of each vLLM model, in tokens, over what the
+    catalogue says: a shorter one needs less memory."""

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from atrium_common.catalogue import Catalogue
 from atrium_common.errors import InvalidArgument
 from atrium_common.tls import ClientTls
 from atrium_gateway.administration.deletion import Deletion, TenantDeletion
@@ -53,7 +52,7 @@ def export(tenant: TenantId) -> None:
 
 
 async def _delete(desk: Administration, settings: GatewaySettings, tenant: str) -> Deletion:
-    if not Catalogue.load(settings.catalogue).for_service("tts"):
+    if not settings.open_catalogue().for_service("tts"):
         return await TenantDeletion(desk, by=operator(), voices=None).delete(tenant)
     if settings.service_credential is None:
         raise InvalidArgument(

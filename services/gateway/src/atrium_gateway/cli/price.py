@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from atrium_common.catalogue import Catalogue
 from atrium_common.errors import InvalidArgument, NotFound
 from atrium_gateway.cli.output import Json, Record, show, show_list
 from atrium_gateway.cli.session import operator, with_administration, with_engine
@@ -63,7 +62,7 @@ def set_(
     """Sets what a model costs from a time on; what was admitted before keeps its price."""
     if catalogue == bool(prices) or (catalogue and cost):
         raise InvalidArgument("Give prices, or --catalogue alone.", field="prices")
-    if model not in {entry.id for entry in Catalogue.load(GatewaySettings().catalogue)}:
+    if model not in {entry.id for entry in GatewaySettings().open_catalogue()}:
         raise NotFound(f"The catalogue has no model {model!r}.")
 
     amounts = None if catalogue else _amounts(prices or [])

@@ -1,9 +1,11 @@
 """What a catalogue entry may set for a vLLM model (its `options`)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
+from atrium_common.catalogue import ModelEntry
 from atrium_common.engine_options import EngineOptions
 
 NotationName = Literal["auto", "none", "hermes", "mistral", "llama3"]
@@ -33,3 +35,21 @@ class VllmOptions(EngineOptions):
     def engine_arguments(self) -> dict[str, JsonValue]:
         """Returns what goes to vLLM as it is."""
         return {**(self.model_extra or {}), "max_num_seqs": self.max_num_seqs}
+
+
+def with_arguments(
+    entries: Sequence[ModelEntry], arguments: Mapping[str, JsonValue]
+) -> list[ModelEntry]:
+    """Returns the entries, those that vLLM runs with these arguments over their own.
+
+    Args:
+        entries: Models of any engine.
+        arguments: vLLM's by name; ``None`` leaves what the entry says.
+    """
+    given = {name: value for name, value in arguments.items() if value is not None}
+    return [
+        entry.model_copy(update={"options": {**entry.options, **given}})
+        if entry.engine == "vllm"
+        else entry
+        for entry in entries
+    ]
