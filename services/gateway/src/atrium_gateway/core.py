@@ -84,7 +84,7 @@ async def open_core(
         CatalogueError: The catalogue can't be read.
         Unavailable: Disk or database refuse.
     """
-    catalogue = catalogue or Catalogue.load(settings.catalogue)
+    catalogue = catalogue or settings.open_catalogue()
     async with AsyncExitStack() as stack:
         spool = stack.enter_context(own_spool(settings))
         engine = open_engine(settings.resolved_database_url())
