@@ -47,7 +47,7 @@ def ask(question: Question) -> None:
     prefix = f"ATRIUM_{service.upper()}_"
     target = question.target or local_target(prefix=prefix, port=PORTS.get(service, ""))
     with _open(target, prefix, question.seconds) as channel:
-        check = channel.unary_unary(_CHECK)
+        check = channel.unary_unary(_CHECK, bytes, bytes)
         try:
             answer = check(_WHOLE_SERVER, timeout=question.seconds)
         except grpc.RpcError as err:
@@ -82,7 +82,7 @@ def _name_in(target: str, certificate: str, key: str, seconds: float) -> str:
         context.wrap_socket(plain) as secured,
     ):
         shown = secured.getpeercert() or {}
-    names = [str(value) for kind, value in shown.get("subjectAltName", ()) if kind == "DNS"]
+    names = [str(name[1]) for name in shown.get("subjectAltName", ()) if name[0] == "DNS"]
     if not names:
         raise ProbeError(f"{certificate} names no host")
     return names[0].replace("*", "probe")
