@@ -141,6 +141,7 @@ async def open_core(
             )
         )
         answers = AnswerStore(engine, settings.idempotency_bounds(), clock=clock)
+        stack.push_async_callback(answers.close)
         await stack.enter_async_context(sweeping(answers))
         yield Core(
             answers=answers,

@@ -12,7 +12,19 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, DateTime, Dialect, Insert, MetaData, event, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    DateTime,
+    Dialect,
+    Engine,
+    Insert,
+    MetaData,
+    create_engine,
+    event,
+    make_url,
+    text,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -69,6 +81,23 @@ def open_engine(url: str) -> AsyncEngine:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(parsed, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def open_blocking(url: URL) -> Engine:
+    """Opens the same database for a thread: one connection, made when it is first needed.
+
+    A SQLite transaction begins by taking the right to write, so that two wait for each other.
+    """
+    if url.get_backend_name() != "sqlite":
+        # Plans made while a table was small would read all of it for ever.
+        return create_engine(
+            url, pool_size=1, pool_pre_ping=True, connect_args={"prepare_threshold": None}
+        )
+    arguments = {"timeout": _BUSY_SECONDS, "isolation_level": None}
+    engine = create_engine(url.set(drivername="sqlite"), pool_size=1, connect_args=arguments)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", lambda each: each.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
 
 

@@ -15,9 +15,10 @@ HEADERS = (("content-type", "application/json"), ("x-atrium-id", "7"))
 async def keep(store, attempt, body=b"{}", *, status=200):
     recorder = Recorder(store.bounds.answer_bytes)
     await recorder.add(body)
-    held = await store.keep(attempt, status=status, headers=HEADERS, body=recorder)
-    recorder.close()
-    return held
+    try:
+        return await store.keep(attempt, status=status, headers=HEADERS, body=recorder)
+    finally:
+        recorder.close()
 
 
 async def read(store, answer):

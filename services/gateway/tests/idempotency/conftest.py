@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -64,8 +65,17 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store_of(engine: AsyncEngine, clock: Clock) -> Callable[..., AnswerStore]:
-    return lambda **bounds: AnswerStore(engine, Bounds(**bounds), clock=clock)
+async def store_of(engine: AsyncEngine, clock: Clock) -> AsyncIterator[Callable[..., AnswerStore]]:
+    """Opens stores; each is a gateway process's own."""
+    opened: list[AnswerStore] = []
+
+    def open_store(**bounds: Any) -> AnswerStore:
+        opened.append(AnswerStore(engine, Bounds(**bounds), clock=clock))
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        await store.close()
 
 
 @pytest.fixture

@@ -57,4 +57,5 @@ async def test_no_answer_is_lost_or_torn_and_no_key_stays(tmp_path, postgres, da
                 assert [answer.attempt, str(len(body))] == kept[key]
     count, _ = await totals(engine, "acme")
     assert count == 40
+    await store.close()
     await engine.dispose()

@@ -41,6 +41,7 @@ async def test_up_and_down_and_up_again(tmp_path, postgres, database, attempt, c
         assert await store.claim(one) is None
         assert await keep(store, one, b"kept")
         assert await totals(engine, tenant) == (1, 4)
+        await store.close()
         async with engine.connect() as connection:
             assert await connection.run_sync(tables) == TABLES
             await connection.run_sync(down)

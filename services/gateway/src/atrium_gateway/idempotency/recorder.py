@@ -1,7 +1,7 @@
 """Holds a copy of an answer while it is sent, in memory or, when it grows, in a file."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from tempfile import SpooledTemporaryFile
 
 MEMORY_BYTES = 256 << 10
@@ -41,8 +41,11 @@ class Recorder:
         else:
             self._file.write(piece)
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Gives the body in pieces of `PIECE_BYTES`; nothing if it is over the limit."""
+    def pieces(self) -> Iterator[bytes]:
+        """Gives the body in pieces of `PIECE_BYTES`; nothing if it is over the limit.
+
+        Blocks on the disk where the body is large: for a thread.
+        """
         if self._file is None:
             return
         self._file.seek(0)

@@ -1,29 +1,24 @@
 """Keys and answers in the database, for all replicas; SQLite and PostgreSQL alike.
 
-Each operation is one transaction that begins by writing, so that two at once wait for each
-other instead of failing. Rows of keys are locked before a tenant's totals, never after.
+What requests ask is gathered and done by one thread, a batch in one transaction; what is
+rare (replays, sweeps, a tenant's end) goes its own way.
 """
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import msgspec
-from sqlalchemy import ColumnElement, Row, and_, delete, insert, select, tuple_, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import and_, delete, select, tuple_, update
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from atrium_common.errors import Unavailable
-from atrium_gateway.database import upsert
-from atrium_gateway.idempotency.domain import (
-    Attempt,
-    Bounds,
-    KeptAnswer,
-    in_flight,
-    key_reused,
-    keys_exhausted,
-    not_kept,
-)
+from atrium_common.errors import AtriumError, Unavailable
+from atrium_gateway.database import open_blocking
+from atrium_gateway.idempotency.batch import Again, Batch, Kind, Operation, Outcome
+from atrium_gateway.idempotency.domain import Attempt, Bounds, KeptAnswer
+from atrium_gateway.idempotency.gathering import Gathering
 from atrium_gateway.idempotency.recorder import Recorder
 from atrium_gateway.idempotency.tables import (
     idempotency_keys,
@@ -31,9 +26,9 @@ from atrium_gateway.idempotency.tables import (
     idempotency_totals,
 )
 
-PENDING, ANSWERED, UNKEPT = "pending", "answered", "unkept"
 SWEPT_AT_ONCE = 200
 _RETRY = timedelta(seconds=2)
+_DEADLOCK = "40P01"
 _keys, _pieces, _totals = idempotency_keys.c, idempotency_pieces.c, idempotency_totals.c
 
 
@@ -43,14 +38,21 @@ class AnswerStore:
     Args:
         engine: The database, upgraded.
         bounds: How much is kept, and for how long.
-        clock: Returns Unix seconds.
+        clock: Returns Unix seconds; threads call it, too.
     """
 
     def __init__(self, engine: AsyncEngine, bounds: Bounds, *, clock: Callable[[], float]) -> None:
         self.bounds = bounds
         self._engine = engine
         self._clock = clock
-        self._upsert = upsert(engine.dialect.name)
+        self._blocking = open_blocking(engine.url)
+        self._gathering = Gathering[Operation, Outcome](
+            self._run, size=lambda operation: operation.size
+        )
+
+    async def close(self) -> None:
+        """Finishes what was asked for; nothing may be asked for any more."""
+        await self._gathering.close(self._blocking.dispose)
 
     async def claim(self, attempt: Attempt) -> KeptAnswer | None:
         """Takes the key for `attempt`, or gives the answer of the one before.
@@ -65,20 +67,21 @@ class AnswerStore:
             Unavailable: The database is away.
         """
         while True:
-            async with self._transaction() as connection:
-                if await self._take(connection, attempt):
-                    return None
-                row = await self._row(connection, attempt)
-            # Without a row the first one has let go in this moment: once more.
-            if row is not None:
-                return self._known(attempt, row)
+            future = self._gathering.add(Operation(kind=Kind.CLAIM, attempt=attempt))
+            try:
+                outcome = await asyncio.shield(future)
+            except asyncio.CancelledError:
+                future.add_done_callback(lambda done: self._abandon(attempt, done))
+                raise
+            if isinstance(outcome, Again):
+                continue
+            if isinstance(outcome, AtriumError):
+                raise outcome
+            return outcome if isinstance(outcome, KeptAnswer) else None
 
     async def renew(self, attempt: Attempt) -> bool:
         """Lengthens the lease; gives False if the key is lost."""
-        async with self._transaction() as connection:
-            lease = self._after(self.bounds.lease)
-            found = update(idempotency_keys).where(_held(attempt)).values(until_ms=lease)
-            return (await connection.execute(found)).rowcount == 1
+        return await self._closed(Operation(kind=Kind.RENEW, attempt=attempt))
 
     async def keep(
         self, attempt: Attempt, *, status: int, headers: tuple[tuple[str, str], ...], body: Recorder
@@ -90,36 +93,18 @@ class AnswerStore:
         if body.over:
             return await self.forgo(attempt)
         text = msgspec.json.encode(headers).decode()
-        async with self._transaction() as connection:
-            if not await self._close(
-                connection, attempt, ANSWERED, size=body.size, status=status, headers=text
-            ):
-                return False
-            if not await self._has_room(connection, attempt.tenant, body.size):
-                unkept = update(idempotency_keys).where(_at(attempt.tenant, attempt.digest))
-                emptied = unkept.values(state=UNKEPT, status=None, headers=None, size=0)
-                await connection.execute(emptied)
-                return True
-            number = 0
-            async for piece in body.pieces():
-                row = {"tenant": attempt.tenant, "digest": attempt.digest}
-                row_of = insert(idempotency_pieces).values(**row, number=number, data=piece)
-                await connection.execute(row_of)
-                number += 1
-            return True
+        answer = Operation(
+            kind=Kind.ANSWER, attempt=attempt, status=status, headers=text, body=body
+        )
+        return await self._closed(answer)
 
     async def forgo(self, attempt: Attempt) -> bool:
         """Closes the attempt without its answer: a repeat is told so, and does not run."""
-        async with self._transaction() as connection:
-            return await self._close(connection, attempt, UNKEPT)
+        return await self._closed(Operation(kind=Kind.FORGO, attempt=attempt))
 
     async def release(self, attempt: Attempt) -> bool:
         """Gives the key back: the next request with it is new."""
-        async with self._transaction() as connection:
-            gone = await connection.execute(delete(idempotency_keys).where(_held(attempt)))
-            if gone.rowcount:
-                await self._subtract(connection, attempt.tenant, keys=1, size=0)
-            return gone.rowcount == 1
+        return await self._closed(Operation(kind=Kind.RELEASE, attempt=attempt))
 
     async def pieces(self, answer: KeptAnswer) -> AsyncIterator[bytes]:
         """Gives the body of a kept answer.
@@ -155,7 +140,9 @@ class AnswerStore:
             for row in gone:
                 by_tenant.setdefault(row.tenant, []).append(row.size)
             for tenant, sizes in sorted(by_tenant.items()):
-                await self._subtract(connection, tenant, keys=len(sizes), size=sum(sizes))
+                fewer = update(idempotency_totals).where(_totals.tenant == tenant)
+                held, size = _totals.held - len(sizes), _totals.bytes - sum(sizes)
+                await connection.execute(fewer.values(held=held, bytes=size))
         return len(gone)
 
     async def forget(self, tenant: str) -> None:
@@ -164,97 +151,30 @@ class AnswerStore:
             await connection.execute(delete(idempotency_keys).where(_keys.tenant == tenant))
             await connection.execute(delete(idempotency_totals).where(_totals.tenant == tenant))
 
-    async def _take(self, connection: AsyncConnection, attempt: Attempt) -> bool:
-        """Makes the key's row, in the place of one that has ended; False if one lives."""
-        if not await self._inserted(connection, attempt):
-            ended = and_(_at(attempt.tenant, attempt.digest), _keys.until_ms <= self._now())
-            query = delete(idempotency_keys).where(ended).returning(_keys.size)
-            size = (await connection.execute(query)).scalar_one_or_none()
-            if size is None:
-                return False
-            await self._subtract(connection, attempt.tenant, keys=1, size=size)
-            if not await self._inserted(connection, attempt):
-                return False
-        await self._count(connection, attempt.tenant)
-        return True
+    async def _closed(self, operation: Operation) -> bool:
+        # Cancelled or not, it is done: who waits for it is another matter.
+        outcome = await asyncio.shield(self._gathering.add(operation))
+        if isinstance(outcome, AtriumError):
+            raise outcome
+        return outcome is True
 
-    async def _inserted(self, connection: AsyncConnection, attempt: Attempt) -> bool:
-        query = self._upsert(idempotency_keys).values(
-            tenant=attempt.tenant,
-            digest=attempt.digest,
-            fingerprint=attempt.fingerprint,
-            attempt=attempt.id,
-            request_id=attempt.request_id,
-            state=PENDING,
-            until_ms=self._after(self.bounds.lease),
-            size=0,
-        )
-        query = query.on_conflict_do_nothing(index_elements=[_keys.tenant, _keys.digest])
-        done = await connection.execute(query.returning(_keys.attempt))
-        return done.first() is not None
+    def _abandon(self, attempt: Attempt, done: "asyncio.Future[Outcome]") -> None:
+        """Gives a key back that nobody waits for any more."""
+        if done.exception() is None and done.result() is True:
+            self._gathering.add(Operation(kind=Kind.RELEASE, attempt=attempt))
 
-    async def _count(self, connection: AsyncConnection, tenant: str) -> None:
-        """Counts one more key; what is raised takes the transaction back."""
-        most = self.bounds.tenant_keys
-        query = self._upsert(idempotency_totals).values(tenant=tenant, held=1, bytes=0)
-        query = query.on_conflict_do_update(
-            index_elements=[_totals.tenant],
-            set_={"held": _totals.held + 1},
-            where=_totals.held < most,
-        )
-        if (await connection.execute(query.returning(_totals.held))).first() is None:
-            raise keys_exhausted(most)
-
-    async def _subtract(
-        self, connection: AsyncConnection, tenant: str, *, keys: int, size: int
-    ) -> None:
-        query = update(idempotency_totals).where(_totals.tenant == tenant)
-        await connection.execute(query.values(held=_totals.held - keys, bytes=_totals.bytes - size))
-
-    async def _has_room(self, connection: AsyncConnection, tenant: str, size: int) -> bool:
-        total = _totals.bytes + size
-        query = update(idempotency_totals).where(
-            _totals.tenant == tenant, total <= self.bounds.tenant_bytes
-        )
-        return (await connection.execute(query.values(bytes=total))).rowcount == 1
-
-    async def _close(
-        self, connection: AsyncConnection, attempt: Attempt, state: str, **values: str | int
-    ) -> bool:
-        query = update(idempotency_keys).where(_held(attempt))
-        kept = self._after(self.bounds.kept)
-        return (
-            await connection.execute(query.values(state=state, until_ms=kept, **values))
-        ).rowcount == 1
-
-    async def _row(
-        self, connection: AsyncConnection, attempt: Attempt
-    ) -> Row[tuple[object, ...]] | None:
-        query = select(idempotency_keys).where(_at(attempt.tenant, attempt.digest))
-        return (await connection.execute(query)).one_or_none()
-
-    def _known(self, attempt: Attempt, row: Row[tuple[object, ...]]) -> KeptAnswer:
-        if row.fingerprint != attempt.fingerprint:
-            raise key_reused()
-        if row.state == PENDING:
-            raise in_flight(timedelta(milliseconds=row.until_ms - self._now()))
-        if row.state == UNKEPT:
-            raise not_kept()
-        return KeptAnswer(
-            tenant=row.tenant,
-            digest=row.digest,
-            attempt=row.attempt,
-            request_id=row.request_id,
-            status=row.status,
-            headers=msgspec.json.decode(row.headers, type=tuple[tuple[str, str], ...]),
-            size=row.size,
-        )
+    def _run(self, operations: Sequence[Operation]) -> Sequence[Outcome]:
+        """Does a batch in one transaction; one that spoils it does not spoil the others."""
+        try:
+            with self._blocking.begin() as connection:
+                return Batch(connection, self.bounds, now=self._now()).run(operations)
+        except (SQLAlchemyError, OSError) as err:
+            if len(operations) == 1 or _is_away(err):
+                return [_unavailable(err) for _ in operations]
+        return [outcome for each in operations for outcome in self._run([each])]
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
-
-    def _after(self, span: timedelta) -> int:
-        return self._now() + int(span.total_seconds() * 1000)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -262,14 +182,18 @@ class AnswerStore:
             async with self._engine.begin() as connection:
                 yield connection
         except (SQLAlchemyError, OSError) as err:
-            raise Unavailable("The database can't be reached now.", retry_after=_RETRY) from err
+            raise _unavailable(err) from err
 
 
-def _at(tenant: str, digest: bytes) -> ColumnElement[bool]:
-    return and_(_keys.tenant == tenant, _keys.digest == digest)
+def _is_away(err: SQLAlchemyError | OSError) -> bool:
+    """Whether the database itself refuses, rather than one of many rows being at fault."""
+    if not isinstance(err, DBAPIError):
+        return True
+    deadlocked = getattr(err.orig, "sqlstate", None) == _DEADLOCK
+    return isinstance(err, OperationalError) and not deadlocked
 
 
-def _held(attempt: Attempt) -> ColumnElement[bool]:
-    """The key's row, while it still belongs to `attempt`."""
-    mine = and_(_keys.attempt == attempt.id, _keys.state == PENDING)
-    return and_(_at(attempt.tenant, attempt.digest), mine)
+def _unavailable(err: BaseException) -> Unavailable:
+    away = Unavailable("The database can't be reached now.", retry_after=_RETRY)
+    away.__cause__ = err
+    return away

@@ -1,0 +1,111 @@
+"""Group commit: what many requests ask of the database at once is one transaction.
+
+`store.py` adds operations; a thread of its own works on them, a batch at a time, so that the
+event loop pays for one hand-over instead of for each statement.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, Generic, TypeVar
+
+BATCH: Final = 200
+"""Most operations in one transaction."""
+BATCH_BYTES: Final = 8 << 20
+"""A batch that has so many bytes takes no more."""
+_PAUSE_SECONDS: Final = 0.008
+"""Shortest time from one batch to the next: under load more requests share a commit."""
+
+Operation = TypeVar("Operation")
+Outcome = TypeVar("Outcome")
+
+
+class Gathering(Generic[Operation, Outcome]):
+    """Operations that wait for their batch.
+
+    Args:
+        work: Does a batch and gives an outcome for each operation, in their order; runs in
+            the thread. What it raises, each of the batch's futures raises.
+        size: Bytes that an operation brings along.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Operation]], Sequence[Outcome]],
+        *,
+        size: Callable[[Operation], int],
+    ) -> None:
+        self._work = work
+        self._size = size
+        self._waiting: deque[tuple[Operation, asyncio.Future[Outcome]]] = deque()
+        self._timer: asyncio.Handle | None = None
+        self._running = False
+        self._last_start = 0.0
+        self._idle: asyncio.Future[None] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    def add(self, operation: Operation) -> "asyncio.Future[Outcome]":
+        """Queues an operation; the future has its outcome once it is durable."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+        self._waiting.append((operation, future))
+        if self._timer is None and not self._running:
+            self._schedule(loop)
+        return future
+
+    async def close(self, last: Callable[[], None]) -> None:
+        """Waits for everything that was added, then runs `last` in the thread and ends it."""
+        loop = asyncio.get_running_loop()
+        while self._waiting or self._running:
+            self._idle = loop.create_future()
+            await self._idle
+        if self._thread is not None:
+            await loop.run_in_executor(self._thread, last)
+            self._thread.shutdown()
+            self._thread = None
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        wait = self._last_start + _PAUSE_SECONDS - loop.time()
+        if wait > 0:
+            self._timer = loop.call_later(wait, self._begin, loop)
+        else:
+            self._timer = loop.call_soon(self._begin, loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hands the next batch to the thread."""
+        self._timer = None
+        self._running = True
+        self._last_start = loop.time()
+        batch = self._take()
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="idempotency")
+        done = loop.run_in_executor(self._thread, self._work, [operation for operation, _ in batch])
+        done.add_done_callback(lambda done: self._finish(loop, batch, done))
+
+    def _take(self) -> list[tuple[Operation, "asyncio.Future[Outcome]"]]:
+        batch: list[tuple[Operation, asyncio.Future[Outcome]]] = []
+        left = BATCH_BYTES
+        while self._waiting and len(batch) < BATCH and left > 0:
+            batch.append(self._waiting.popleft())
+            left -= self._size(batch[-1][0])
+        return batch
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[tuple[Operation, "asyncio.Future[Outcome]"]],
+        done: "asyncio.Future[Sequence[Outcome]]",
+    ) -> None:
+        self._running = False
+        error = done.exception()
+        if error is None:
+            for (_, future), outcome in zip(batch, done.result(), strict=True):
+                future.set_result(outcome)
+        else:
+            for _, future in batch:
+                future.set_exception(error)
+        if self._waiting:
+            self._schedule(loop)
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
