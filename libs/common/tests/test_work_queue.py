@@ -291,7 +291,7 @@ async def test_senseless_weights_and_costs_are_refused(weight: float, cost: floa
 
 
 def test_the_engine_says_how_many_slots() -> None:
-    assert WorkQueue.for_engine(Serial(), max_queue=4)._slots == 1
-    assert WorkQueue.for_engine(Batching(slots=16), max_queue=4)._slots == 16
+    assert WorkQueue.for_engine(Serial(), max_queue=4).slots == 1
+    assert WorkQueue.for_engine(Batching(slots=16), max_queue=4).slots == 16
     with pytest.raises(ValueError, match="slots"):
         Batching(slots=0)

@@ -3,10 +3,11 @@
 A module of its own, because an engine is plain Python: these ports know nothing of gRPC.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from atrium_common.domain import ModelInfo
+from atrium_common.telemetry.tally import Tally
 
 
 class Engine(Protocol):
@@ -46,4 +47,14 @@ class UnloadsModels(Protocol):
 
     async def unload_model(self, model: str) -> None:
         """Unloads `model` (a catalogue id); `Conflict` while requests run on it."""
+        ...
+
+
+@runtime_checkable
+class HasBatches(Protocol):
+    """An engine that counts how many rows share its models' steps; /metrics shows it."""
+
+    @property
+    def batches(self) -> Mapping[str, Tally]:
+        """Rows of each step so far, by catalogue id."""
         ...

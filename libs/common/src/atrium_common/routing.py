@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 from atrium_common.domain import ModelInfo
-from atrium_common.engine import Engine, LoadsModels, UnloadsModels
+from atrium_common.engine import Engine, HasBatches, LoadsModels, UnloadsModels
 from atrium_common.engine_models import find_model
 from atrium_common.errors import Unimplemented
+from atrium_common.telemetry.tally import Tally
 
 E = TypeVar("E", bound=Engine)
 
@@ -34,6 +35,15 @@ class ModelRouter(Generic[E]):
     def engines(self) -> Sequence[E]:
         """The engines, in the order in which the catalogue first names them."""
         return tuple(self._engines.values())
+
+    @property
+    def batches(self) -> Mapping[str, Tally]:
+        """Rows that shared a step so far, by model, of the engines that batch themselves."""
+        rows: dict[str, Tally] = {}
+        for engine in self._engines.values():
+            if isinstance(engine, HasBatches):
+                rows.update(engine.batches)
+        return rows
 
     def engine_of(self, model: str) -> E:
         """Returns the engine that runs `model`, a catalogue id.

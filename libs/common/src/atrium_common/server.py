@@ -19,13 +19,14 @@ from atrium_common import health
 from atrium_common.admission_client import AdmissionClient
 from atrium_common.channels import open_channel
 from atrium_common.domain import ModelState
-from atrium_common.engine import Engine
+from atrium_common.engine import Engine, HasBatches
 from atrium_common.health import HealthBoard, HealthServicer
 from atrium_common.interceptors.auth import Authenticator
 from atrium_common.interceptors.edge import Edge
 from atrium_common.interceptors.settlements import Settlements
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate, smallest_work
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.listening import listen, server_options
 from atrium_common.logs import configure_logging
 from atrium_common.metrics import ServiceMetrics, make_metrics
@@ -54,6 +55,7 @@ async def serve(
     engine: Engine,
     settings: ServiceSettings,
     *,
+    lifecycle: Lifecycle | None = None,
     metrics: ServiceMetrics | None = None,
 ) -> None:
     """Sets up the log, serves until SIGTERM or SIGINT, then drains.
@@ -62,21 +64,20 @@ async def serve(
         servicer: The service's own RPCs.
         engine: Its engine; loaded here, in the background, and closed here.
         settings: Where to listen and whom to trust.
+        lifecycle: Of the engine's models; unloads idle ones while the service runs.
         metrics: Collectors, where `__main__` has added its own; made here otherwise.
 
     Raises:
         OSError: A port is taken or a certificate can't be read.
         Exception: What the engine's `load` raised, after everything is stopped.
     """
-    # "atrium.llm.v1.TextGenerationService" logs as "llm".
-    name = servicer.service_name.split(".")[1]
-    configure_logging(name, settings.log_level, settings.log_format)
+    configure_logging(_short(servicer), settings.log_level, settings.log_format)
     sys.setswitchinterval(_SWITCH_SECONDS)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await start_server(servicer, engine, settings, metrics=metrics)
+    server = await start_server(servicer, engine, settings, lifecycle=lifecycle, metrics=metrics)
     stopping = loop.create_task(stop.wait())
     try:
         await asyncio.wait({stopping, server.loading}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,6 +97,7 @@ async def start_server(
     engine: Engine,
     settings: ServiceSettings,
     *,
+    lifecycle: Lifecycle | None = None,
     metrics: ServiceMetrics | None = None,
     tracing: Tracing | None = None,
 ) -> "RunningServer":
@@ -105,7 +107,12 @@ async def start_server(
         OSError: A port is taken or a certificate can't be read.
     """
     server = RunningServer(
-        servicer, engine, settings, metrics=metrics or make_metrics(), tracing=tracing or Tracing()
+        servicer,
+        engine,
+        settings,
+        lifecycle=lifecycle or Lifecycle(),
+        metrics=metrics or make_metrics(),
+        tracing=tracing or Tracing(),
     )
     await server.start()
     return server
@@ -129,11 +136,13 @@ class RunningServer:
         engine: Engine,
         settings: ServiceSettings,
         *,
+        lifecycle: Lifecycle,
         metrics: ServiceMetrics,
         tracing: Tracing,
     ) -> None:
         self._servicer = servicer
         self._engine = engine
+        self._lifecycle = lifecycle
         self._settings = settings
         self._log = structlog.get_logger("atrium.server").bind(rpc_service=servicer.service_name)
         self._names = ("", servicer.service_name, MODEL_SERVICE)
@@ -190,16 +199,25 @@ class RunningServer:
             await self._close_channel()
             raise
         await self._server.start()
-        self.metrics.watch_models(self._models.snapshot)
-        if isinstance(self._servicer, HasQueues):
-            for name, queue in self._servicer.queues.items():
-                self.metrics.watch_queue(name, queue)
+        self._show_metrics()
         self.loading = asyncio.create_task(self._load())
         self._tending = (
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._verify()),
+            asyncio.create_task(self._lifecycle.run()),
         )
         self._log.info("listening", port=self.port, metrics_port=self.metrics_port)
+
+    def _show_metrics(self) -> None:
+        self.metrics.tell_build(_short(self._servicer))
+        self.metrics.watch_models(self._models.snapshot)
+        self.metrics.watch_gpus()
+        if isinstance(self._servicer, HasQueues):
+            for name, queue in self._servicer.queues.items():
+                self.metrics.watch_queue(name, queue)
+        engine = self._engine
+        if isinstance(engine, HasBatches):
+            self.metrics.watch_batches(lambda: engine.batches)
 
     async def wait_ready(self) -> None:
         """Waits until the engine has loaded; raises what loading raised."""
@@ -276,10 +294,8 @@ class RunningServer:
         for model in models:
             serving = loaded and model.state is ModelState.READY
             self.health.set(f"model:{model.id}", serving=serving)
-        # A model that loads on first use counts: the service can serve it.
-        able = not models or any(
-            model.state in (ModelState.READY, ModelState.UNLOADED) for model in models
-        )
+        # A model that loads on first use counts, also while it does: its callers wait for it.
+        able = not models or any(model.state is not ModelState.FAILED for model in models)
         for name in self._names:
             self.health.set(name, serving=loaded and able)
 
@@ -291,6 +307,11 @@ class RunningServer:
     def _probe_work(self) -> WorkEstimate | None:
         models = self._models.models()
         return smallest_work(models[0].capabilities, models[0].id) if models else None
+
+
+def _short(servicer: Servicer) -> str:
+    """``"llm"`` of ``"atrium.llm.v1.TextGenerationService"``."""
+    return servicer.service_name.split(".")[1]
 
 
 def _admission(settings: ServiceSettings) -> tuple[grpc.aio.Channel | None, AdmissionClient | None]:

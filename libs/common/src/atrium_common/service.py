@@ -11,6 +11,7 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from atrium_common.domain import Capability, Usage
+from atrium_common.telemetry.tally import Tally
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """What grpc hands to each handler; grpc's own types leave the messages open."""
@@ -71,6 +72,16 @@ class Queue(Protocol):
     @property
     def running(self) -> int:
         """Requests that hold a slot."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """Requests that may hold one at once."""
+        ...
+
+    @property
+    def waits(self) -> Tally:
+        """How many seconds those waited that got one."""
         ...
 
 

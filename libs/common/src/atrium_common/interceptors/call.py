@@ -48,6 +48,7 @@ class Call:
     """One RPC from its first byte to its status."""
 
     __slots__ = (
+        "_began",
         "_caller",
         "_context",
         "_edge",
@@ -82,6 +83,7 @@ class Call:
         self._ending = False
         self.request_id = ""
         self._requests = requests
+        self._began = 0.0
 
     def interrupt(self, error: AtriumError) -> None:
         """Ends the call with `error` at its next await, unless it is ending already."""
@@ -93,7 +95,7 @@ class Call:
         """Runs the call's work between its beginning and its end."""
         metadata = texts(self._context.invocation_metadata())
         span = self._edge.tracing.start(self._method, metadata)
-        started = self._metrics.started()
+        started = self._began = self._metrics.started()
         code = grpc.StatusCode.OK
         try:
             return await self._guarded(work, metadata)
@@ -131,11 +133,13 @@ class Call:
         except asyncio.CancelledError:
             self._ending = True
             if self._interruption is None or self._has_left():
+                self._metrics.failed("CANCELLED")
                 self._close(Outcome.CANCELLED, "CANCELLED")
                 raise
             await self._fail(self._interruption)
         except grpc.aio.AbortError as abort:
             self._ending = True
+            self._metrics.failed("ABORTED")
             await self._settle(Outcome.FAILED, "ABORTED")
             raise _Ended(_code(self._context), abort) from abort
         except AtriumError as error:
@@ -219,6 +223,10 @@ class Call:
         self._last = response
         return self._meter is not None and self._meter.see(response)
 
+    def sent(self, response: Message) -> bool:
+        """Hears of a streamed message that left; says whether it was the first with content."""
+        return self._metrics.sent(self._began, response)
+
     async def grow(self) -> None:
         """Grows the reservation over what was seen; raises `QuotaExceeded` if it can't."""
         if self._meter is not None:
@@ -226,6 +234,7 @@ class Call:
 
     async def _fail(self, error: AtriumError) -> NoReturn:
         self._ending = True
+        self._metrics.failed(error.reason)
         await self._settle(Outcome.FAILED, error.reason)
         self._edge.log.info(
             "refused", method=self._method, reason=error.reason, request_id=self.request_id

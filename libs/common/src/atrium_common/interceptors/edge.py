@@ -222,10 +222,12 @@ async def _pump(call: Call, responses: object, context: Context) -> None:
     """Writes a handler's messages and closes it in this task, whatever happens."""
     if not isinstance(responses, AsyncGenerator):
         raise TypeError("a streaming handler is an async generator function")
+    begun = False
     try:
         async for response in responses:
             short = call.note(response)
             await context.write(response)
+            begun = begun or call.sent(response)
             if short:
                 await call.grow()
     finally:

@@ -5,25 +5,19 @@ collectors take a lock and a lookup for each, which is a third of the edge's tim
 """
 
 import time
-from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from itertools import accumulate
 from typing import Final
 
 import grpc
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from google.protobuf.message import Message
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from atrium.common.v1 import usage_pb2
+from atrium_common.telemetry.families import histogram
+from atrium_common.telemetry.tally import Tally
 
-# From an embedding's milliseconds to a long picture's minutes.
-_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _UNITS: Final = (
     "input_tokens",
     "output_tokens",
@@ -35,60 +29,102 @@ _UNITS: Final = (
 _LENGTHS: Final = ("input_audio", "output_audio")
 
 
+_ACCOUNTS: Final = frozenset({"usage", "usage_by_model"})
+_MOST_REASONS: Final = 200
+"""A provider's answers must not make series without end."""
+_OTHER: Final = "OTHER"
+
+
+class Reasons:
+    """Counts errors by where and why; what is past `_MOST_REASONS` is counted together."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._known: set[str] = set()
+
+    def add(self, where: str, reason: str) -> None:
+        """Counts an error."""
+        if reason not in self._known:
+            if len(self._known) >= _MOST_REASONS:
+                reason = _OTHER
+            self._known.add(reason)
+        self.counts[where, reason] += 1
+
+
 class MethodMetrics:
     """The numbers of one method. Written by the event loop's thread alone."""
 
-    def __init__(
-        self, method: str, used: Counter[tuple[str, str]], clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, method: str, server: "RpcMetrics") -> None:
         self.method = method
         self.running = 0
-        self.seconds = 0.0
         self.codes: Counter[str] = Counter()
-        self.buckets = [0] * (len(_BOUNDS) + 1)
-        self._used = used
-        self._clock = clock
+        self.seconds = Tally()
+        self.first = Tally()
+        self._server = server
+        self._clock = server.clock
 
     def started(self) -> float:
-        """Counts an RPC in; returns the time, for `ended`."""
+        """Counts an RPC in; returns the time, for `ended` and `sent`."""
         self.running += 1
         return self._clock()
 
+    def failed(self, reason: str) -> None:
+        """Counts why an RPC ends with an error."""
+        self._server.reasons.add(self.method, reason)
+
+    def sent(self, started: float, message: Message) -> bool:
+        """Looks for the first message of a stream that tells more than usage; says if it is."""
+        if all(field.name in _ACCOUNTS for field, _ in message.ListFields()):
+            return False
+        self.first.observe(self._clock() - started)
+        return True
+
     def ended(self, started: float, code: grpc.StatusCode, usage: usage_pb2.Usage | None) -> None:
         """Counts an RPC out with its status and what it consumed."""
-        seconds = self._clock() - started
         self.running -= 1
-        self.seconds += seconds
-        self.buckets[bisect_left(_BOUNDS, seconds)] += 1
+        self.seconds.observe(self._clock() - started)
         self.codes[code.name] += 1
         if usage is None:
             return
+        used = self._server.used
         for unit in _UNITS:
             amount: int = getattr(usage, unit)
             if amount:
-                self._used[usage.model, unit] += amount
+                used[usage.model, unit] += amount
         for unit in _LENGTHS:
             if usage.HasField(unit):  # type: ignore[arg-type]
                 length = getattr(usage, unit).ToMilliseconds()
-                self._used[usage.model, f"{unit}_milliseconds"] += length
+                used[usage.model, f"{unit}_milliseconds"] += length
+        if usage.model and usage.HasField("inference_time"):
+            taken = usage.inference_time
+            self._server.inference[usage.model].observe(taken.seconds + taken.nanos / 1e9)
 
 
 class RpcMetrics(Collector):
-    """The numbers of one server's RPCs, shown in `registry`."""
+    """The numbers of one server's RPCs, shown in `registry`.
+
+    Attributes:
+        clock: Seconds of a clock that never goes back.
+        reasons: Errors by method and reason.
+        used: Units consumed by model and unit.
+        inference: Inference times by model.
+    """
 
     def __init__(
         self, registry: CollectorRegistry, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
-        self._clock = clock
+        self.clock = clock
+        self.reasons = Reasons()
+        self.used: Counter[tuple[str, str]] = Counter()
+        self.inference: defaultdict[str, Tally] = defaultdict(Tally)
         self._methods: dict[str, MethodMetrics] = {}
-        self._used: Counter[tuple[str, str]] = Counter()
         registry.register(self)
 
     def method(self, name: str) -> MethodMetrics:
         """Returns the numbers of a method by its full path."""
         found = self._methods.get(name)
         if found is None:
-            found = self._methods[name] = MethodMetrics(name, self._used, self._clock)
+            found = self._methods[name] = MethodMetrics(name, self)
         return found
 
     def describe(self) -> Iterable[Metric]:
@@ -97,23 +133,51 @@ class RpcMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Makes the samples, in the scrape's thread."""
+        methods = tuple(self._methods.values())
         requests = CounterMetricFamily(
             "atrium_rpc_requests", "RPCs ended.", labels=("method", "code")
         )
+        failed = CounterMetricFamily(
+            "atrium_rpc_errors", "RPCs ended with an error.", labels=("method", "reason")
+        )
         running = GaugeMetricFamily("atrium_rpc_running", "RPCs running now.", labels=("method",))
-        seconds = HistogramMetricFamily(
-            "atrium_rpc_seconds", "Duration of RPCs.", labels=("method",)
+        for method in methods:
+            for code, count in tuple(method.codes.items()):
+                requests.add_metric((method.method, code), count)
+            running.add_metric((method.method,), method.running)
+        for labels, count in tuple(self.reasons.counts.items()):
+            failed.add_metric(labels, count)
+        yield from (requests, failed, running)
+        yield histogram(
+            "atrium_rpc_seconds", "Duration of RPCs.", "method", _named(methods, "seconds")
+        )
+        yield from filter(_has_samples, self._work(methods))
+
+    def _work(self, methods: Iterable[MethodMetrics]) -> Iterable[Metric]:
+        """What a server without engines, the gateway's, never has."""
+        yield histogram(
+            "atrium_rpc_first_content_seconds",
+            "From a streamed RPC's start to its first message with content.",
+            "method",
+            _named(methods, "first"),
         )
         used = CounterMetricFamily(
             "atrium_usage_units", "Units consumed.", labels=("model", "unit")
         )
-        names = [*map(str, _BOUNDS), "+Inf"]
-        for method in tuple(self._methods.values()):
-            for code, count in tuple(method.codes.items()):
-                requests.add_metric((method.method, code), count)
-            running.add_metric((method.method,), method.running)
-            totals = list(zip(names, accumulate(method.buckets), strict=True))
-            seconds.add_metric((method.method,), buckets=totals, sum_value=method.seconds)
-        for labels, amount in tuple(self._used.items()):
+        for labels, amount in tuple(self.used.items()):
             used.add_metric(labels, amount)
-        return requests, running, seconds, used
+        yield used
+        yield histogram(
+            "atrium_inference_seconds",
+            "Inference time of RPCs.",
+            "model",
+            tuple(self.inference.items()),
+        )
+
+
+def _named(methods: Iterable[MethodMetrics], tally: str) -> Iterable[tuple[str, Tally]]:
+    return [(method.method, getattr(method, tally)) for method in methods]
+
+
+def _has_samples(family: Metric) -> bool:
+    return bool(family.samples)

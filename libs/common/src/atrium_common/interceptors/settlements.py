@@ -34,7 +34,7 @@ class Settlements:
     def __init__(
         self, metrics: ServiceMetrics, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._metrics = metrics
+        self._closed = metrics.settlements
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
         self._log = structlog.get_logger("atrium.usage")
@@ -76,7 +76,7 @@ class Settlements:
                 self._lost(reservation_id, result, error)
                 return
             else:
-                self._metrics.settlements.labels(result).inc()
+                self._closed.labels(result).inc()
                 return
 
     async def drain(self, timeout: float) -> None:
@@ -88,7 +88,7 @@ class Settlements:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _lost(self, reservation_id: str, result: str, error: AtriumError) -> None:
-        self._metrics.settlements.labels("lost").inc()
+        self._closed.labels("lost").inc()
         self._log.error(
             "settlement not acknowledged; the lease closes it as estimated",
             reservation_id=reservation_id,

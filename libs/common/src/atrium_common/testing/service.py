@@ -17,6 +17,8 @@ from atrium_common.interceptors.metadata import (
     TENANT,
     WEIGHT,
 )
+from atrium_common.interceptors.tracing import Tracing
+from atrium_common.metrics import ServiceMetrics
 from atrium_common.server import start_server
 from atrium_common.service import Servicer
 from atrium_common.settings import ServiceSettings
@@ -43,6 +45,8 @@ async def running_server(
     *,
     admission: FakeAdmission | None = None,
     tls: ClientTls | None = None,
+    metrics: ServiceMetrics | None = None,
+    tracing: Tracing | None = None,
     **settings: Any,
 ) -> AsyncIterator[RunningService]:
     """Serves `servicer` until the block ends; ready when it begins.
@@ -52,6 +56,8 @@ async def running_server(
         engine: Its engine; loaded before the block and closed after it.
         admission: Admits tenants' calls; without it they get UNAVAILABLE.
         tls: How the channel connects, where `settings` give the server certificates.
+        metrics: Collectors to read afterwards; the server makes its own if not given.
+        tracing: Opens spans.
         settings: Fields of `ServiceSettings` to set.
     """
     values: dict[str, Any] = {
@@ -61,7 +67,13 @@ async def running_server(
         "service_credential": SecretStr(CREDENTIAL),
         "admission_target": None if admission is None else admission.target,
     }
-    server = await start_server(servicer, engine, ServiceSettings(**(values | settings)))
+    server = await start_server(
+        servicer,
+        engine,
+        ServiceSettings(**(values | settings)),
+        metrics=metrics,
+        tracing=tracing,
+    )
     channel = open_channel(f"127.0.0.1:{server.port}", tls=tls)
     try:
         await server.wait_ready()

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from atrium_common.errors import AtriumError, Unavailable
+from atrium_common.telemetry.tally import ROWS, Tally
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class BatchingLoop(ABC, Generic[RequestT]):
         events: asyncio.AbstractEventLoop,
         on_failure: Callable[[str], None],
         name: str,
+        batches: Tally | None = None,
     ) -> None:
         """Prepares the loop; `start` starts it.
 
@@ -67,7 +69,9 @@ class BatchingLoop(ABC, Generic[RequestT]):
             events: The readers' event loop.
             on_failure: Called on `events` with one line if the thread dies.
             name: Of the thread, shown in stack dumps.
+            batches: Counts the rows of each step, for whoever reads it.
         """
+        self._batches = batches or Tally(ROWS)
         self._events = events
         self._on_failure = on_failure
         self._inbox: deque[RequestT] = deque()
@@ -131,6 +135,10 @@ class BatchingLoop(ABC, Generic[RequestT]):
             self._hand_over()
             if not worked:
                 self._wake.wait()
+
+    def _count_batch(self, rows: int) -> None:
+        """Notes how many rows share a step."""
+        self._batches.observe(rows)
 
     def _post(self, tell: Callable[[T], None], news: T) -> None:
         """Has `tell(news)` called on the readers' event loop at the next handing over."""

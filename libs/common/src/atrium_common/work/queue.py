@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from atrium_common.errors import DeadlineExceeded, Overloaded
+from atrium_common.telemetry.tally import Tally
 from atrium_common.work.fair import FairOrder, Waiting
 from atrium_common.work.forecast import Forecast
 from atrium_common.work.scheduling import Batching, Serial
@@ -55,6 +56,10 @@ class WorkQueue:
     """Admits requests to an engine: bounded, in weighted fair order across tenants.
 
     Belongs to one event loop.
+
+    Attributes:
+        slots: Requests that may run at once.
+        waits: How many seconds those waited that got a slot.
     """
 
     def __init__(
@@ -69,7 +74,8 @@ class WorkQueue:
         """
         if slots < 1 or max_queue < 0:
             raise ValueError("slots must be 1 or more and max_queue 0 or more")
-        self._slots = slots
+        self.slots = slots
+        self.waits = Tally()
         self._max_queue = max_queue
         self._clock = clock
         self._order: FairOrder[_Claim] = FairOrder()
@@ -177,7 +183,7 @@ class WorkQueue:
 
     def _give_slots(self) -> None:
         """Gives free slots to whoever is next."""
-        while len(self._running) < self._slots and len(self._order):
+        while len(self._running) < self.slots and len(self._order):
             place = self._order.first()
             claim = place.item
             if claim.outcome.done():  # cancelled, and its task has not run since
@@ -187,6 +193,7 @@ class WorkQueue:
             now = self._clock()
             ticket = Ticket(timedelta(seconds=now - claim.arrived), place.cost, now)
             self._running.add(ticket)
+            self.waits.observe(now - claim.arrived)
             claim.outcome.set_result(ticket)
 
     def _withdraw(self, place: Waiting[_Claim]) -> None:
@@ -209,7 +216,7 @@ class WorkQueue:
         """Returns the seconds until whoever follows `ahead` gets a slot."""
         now = self._clock()
         return self._forecast.wait(
-            slots=self._slots,
+            slots=self.slots,
             running=((ticket.cost, now - ticket.started) for ticket in self._running),
             ahead=(other.cost for other in ahead),
         )

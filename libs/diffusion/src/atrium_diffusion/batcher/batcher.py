@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 
+from atrium_common.telemetry.tally import Tally
 from atrium_diffusion.batcher.budget import BatchLimits
 from atrium_diffusion.batcher.loop import DenoisingLoop
 from atrium_diffusion.batcher.request import Request
@@ -24,6 +25,7 @@ class StepBatcher:
         threads: int = 1,
         clock: Callable[[], float] = time.monotonic,
         on_failure: Callable[[str], None],
+        batches: Tally | None = None,
     ) -> None:
         """Prepares the batcher; `start` starts its thread.
 
@@ -35,6 +37,7 @@ class StepBatcher:
             threads: CPU threads that one operation may use.
             clock: Monotonic seconds.
             on_failure: Called on `events` with one line if the device is lost.
+            batches: Counts the pictures of each tick.
         """
         self._loop = DenoisingLoop(
             model,
@@ -44,6 +47,7 @@ class StepBatcher:
             threads=threads,
             clock=clock,
             on_failure=on_failure,
+            batches=batches,
         )
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 
+from atrium_common.telemetry.tally import Tally
 from atrium_common.work import BatchingLoop
 from atrium_diffusion.batcher.budget import BatchLimits, Budget
 from atrium_diffusion.batcher.denoiser import Denoiser
@@ -40,9 +41,10 @@ class DenoisingLoop(BatchingLoop[Request]):
         threads: int,
         clock: Callable[[], float],
         on_failure: Callable[[str], None],
+        batches: Tally | None = None,
     ) -> None:
         """Prepares the loop; `start` starts it. The arguments are `StepBatcher`'s."""
-        super().__init__(events=events, on_failure=on_failure, name=name)
+        super().__init__(events=events, on_failure=on_failure, name=name, batches=batches)
         self._limits = limits
         self._budget = Budget(limits)
         self._ticker = Ticker(Denoiser(model), self._budget, clock=clock)
@@ -97,6 +99,7 @@ class DenoisingLoop(BatchingLoop[Request]):
         self._count()
         self._ticker.step(ready, outcome)
         self._order.charge(outcome.stepped)
+        self._count_batch(len(batch))
         self.ticks += 1
         self.picture_steps += len(outcome.stepped)
         for picture, event in outcome.events:

@@ -6,7 +6,7 @@ many entries of the catalogue use it: so drawing and editing share batches.
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from atrium_common.catalogue import AdapterEntry, ModelEntry
 from atrium_common.domain import ModelInfo, ModelState
 from atrium_common.engine_models import find_model, load_each, model_info
 from atrium_common.errors import AtriumError, Conflict, Unavailable
+from atrium_common.telemetry.tally import Tally
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching, DeviceThread
 from atrium_diffusion.domain import (
@@ -103,6 +104,11 @@ class DiffusersEngine:
                 most_steps=most_steps,
             )
             self._models[entry.id] = _Model(entry, options, loras, planner)
+
+    @property
+    def batches(self) -> Mapping[str, Tally]:
+        """Pictures that shared each tick; entries that share weights count as the first."""
+        return self._weights.batches
 
     async def load(self) -> None:
         """Loads every model.

@@ -5,12 +5,14 @@
 
 import asyncio
 import gc
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from atrium_common.catalogue import ModelEntry
+from atrium_common.telemetry.tally import ROWS, Tally
 from atrium_common.weights import WeightStore
 from atrium_common.work import DeviceThread
 from atrium_diffusion.batcher import BatchLimits, StepBatcher
@@ -58,10 +60,14 @@ class SharedWeights:
         store: Where files are.
         thread: Reads and frees, one after the other: so nothing holds on to weights any
             more when their memory is given back.
+        batches: Pictures that shared each tick, by the entry that loaded the weights.
     """
 
     store: WeightStore
     thread: DeviceThread
+    batches: defaultdict[str, Tally] = field(
+        default_factory=lambda: defaultdict(lambda: Tally(ROWS))
+    )
     _loaded: dict[_Key, LoadedWeights] = field(default_factory=dict)
 
     async def take(
@@ -123,6 +129,7 @@ class SharedWeights:
             name=f"diffusers-{name}",
             threads=options.threads or torch.get_num_threads(),
             on_failure=failed,
+            batches=self.batches[name],
         )
         loaded = LoadedWeights(model, batcher)
         batcher.start()

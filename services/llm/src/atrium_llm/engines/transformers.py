@@ -9,6 +9,7 @@ The registry makes it with the catalogue entries that name it. Its parts are in
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from atrium_common.domain import Capability, ModelInfo, ModelState
 from atrium_common.engine_models import find_model, model_info
 from atrium_common.engine_options import read_options
 from atrium_common.errors import InvalidArgument, Unavailable, Unimplemented
+from atrium_common.telemetry.tally import ROWS, Tally
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_llm.domain import (
@@ -54,6 +56,7 @@ class TransformersEngine:
 
     Attributes:
         scheduling: As many requests at once as the largest model has slots.
+        batches: Choices that shared each step, by model.
     """
 
     name = ENGINE
@@ -81,6 +84,7 @@ class TransformersEngine:
         self._store = store
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self._clock = clock
+        self.batches: defaultdict[str, Tally] = defaultdict(lambda: Tally(ROWS))
         self._options = {entry.id: _options(entry) for entry in entries}
         self._places = {
             entry.id: _Place(entry, model_info(entry, engine=ENGINE)) for entry in entries
@@ -192,6 +196,7 @@ class TransformersEngine:
             device=device,
             events=events,
             on_failure=lambda detail: self._failed(place, detail),
+            batches=self.batches[place.entry.id],
         )
 
     def _failed(self, place: _Place, detail: str) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
+from atrium_common.telemetry.tally import Tally
 from atrium_common.work import DeviceThread
 from atrium_img2text.domain import (
     ANSWER_TOKENS,
@@ -36,6 +37,7 @@ class Captioner:
         threads: int,
         on_failure: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        batches: Tally | None = None,
     ) -> None:
         """Starts the threads: one reads pictures and prompts, one generates.
 
@@ -47,6 +49,7 @@ class Captioner:
             threads: CPU threads that one operation may use.
             on_failure: Called on the event loop with one line if the generating thread dies.
             clock: Monotonic seconds.
+            batches: Counts the rows of each batch.
         """
         self._model = model
         self._probe = probe
@@ -60,6 +63,7 @@ class Captioner:
             on_failure=on_failure,
             name=f"captions-{name}",
             clock=clock,
+            batches=batches,
         )
         self._loop.start()
 

@@ -5,6 +5,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from atrium_common.domain import ModelInfo, ModelState
 from atrium_common.engine_models import find_model, load_each, model_info
 from atrium_common.engine_options import read_options
 from atrium_common.errors import AtriumError, Conflict, Unavailable
+from atrium_common.telemetry.tally import ROWS, Tally
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching, DeviceThread
 from atrium_img2text.domain import (
@@ -58,6 +60,7 @@ class CaptioningEngine(ABC, Generic[OptionsT]):
         name: Registry name; set by each subclass.
         options_type: What an entry's options are; set by each subclass.
         scheduling: Twice the rows of the largest batch: one runs while the next one forms.
+        batches: Rows of each batch, by model.
     """
 
     name: ClassVar[str]
@@ -82,6 +85,7 @@ class CaptioningEngine(ABC, Generic[OptionsT]):
         """
         self._store = store
         self._now = now
+        self.batches: defaultdict[str, Tally] = defaultdict(lambda: Tally(ROWS))
         self._moving = asyncio.Lock()
         self._loading = DeviceThread(f"{self.name}-loading")
         self._places = {
@@ -213,6 +217,7 @@ class CaptioningEngine(ABC, Generic[OptionsT]):
             max_batch=place.options.max_batch,
             threads=place.options.threads,
             on_failure=lambda detail: _fail(place, detail),
+            batches=self.batches[place.entry.id],
         )
         await place.captioner.verify()
         place.verified_at = self._now()

@@ -18,6 +18,7 @@ from datetime import timedelta
 import torch
 
 from atrium_common.errors import InternalError, Overloaded
+from atrium_common.telemetry.tally import Tally
 from atrium_common.work import BatchingLoop
 from atrium_img2text.engines.captioning.batch import Batch
 from atrium_img2text.engines.captioning.beams import BeamBatch, group
@@ -52,6 +53,7 @@ class CaptioningLoop(BatchingLoop[Request]):
         on_failure: Callable[[str], None],
         name: str,
         clock: Callable[[], float] = time.monotonic,
+        batches: Tally | None = None,
     ) -> None:
         """Prepares the loop; `start` starts it.
 
@@ -64,8 +66,9 @@ class CaptioningLoop(BatchingLoop[Request]):
             on_failure: Called on `events` with one line if the thread dies.
             name: Shown in stack dumps.
             clock: Monotonic seconds.
+            batches: Counts the rows of each batch.
         """
-        super().__init__(events=events, on_failure=on_failure, name=name)
+        super().__init__(events=events, on_failure=on_failure, name=name, batches=batches)
         self._model = model
         self._probe = probe
         self._threads = threads
@@ -132,6 +135,7 @@ class CaptioningLoop(BatchingLoop[Request]):
     def _run_rows(self, rows: Sequence[Row]) -> None:
         began = self._clock()
         self.batches.append(len(rows))
+        self._count_batch(len(rows))
         for row in rows:
             if row.request.begun is None:
                 row.request.begun = began

@@ -19,6 +19,7 @@ from transformers import (
 from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import Usage
 from atrium_common.errors import InvalidArgument
+from atrium_common.telemetry.tally import Tally
 from atrium_common.work import DeviceThread
 from atrium_llm.domain import (
     ChatInput,
@@ -64,6 +65,7 @@ class Generator:
         device: torch.device,
         events: asyncio.AbstractEventLoop,
         on_failure: Callable[[str], None],
+        batches: Tally | None = None,
     ) -> None:
         """Loads the model and starts its engine thread. Blocks for seconds.
 
@@ -74,6 +76,7 @@ class Generator:
             device: Where it runs.
             events: The event loop that readers live on.
             on_failure: Called there with one line if the engine thread dies.
+            batches: Counts the choices of each step.
 
         Raises:
             NotImplementedError: It is of a kind that this engine can't run.
@@ -108,6 +111,7 @@ class Generator:
             events=events,
             on_failure=on_failure,
             name=f"engine-{entry.id}",
+            batches=batches,
         )
         self._loop.start()
 

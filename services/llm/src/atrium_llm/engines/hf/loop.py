@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from atrium_common.errors import AtriumError, InternalError
+from atrium_common.telemetry.tally import Tally
 from atrium_common.work import BatchingLoop
 from atrium_llm.domain import ChoiceDelta
 from atrium_llm.engines.hf.attention import BLOCK, KeyValues, Segment
@@ -50,6 +51,7 @@ class EngineLoop(BatchingLoop[Request]):
         events: asyncio.AbstractEventLoop,
         on_failure: Callable[[str], None],
         name: str,
+        batches: Tally | None = None,
     ) -> None:
         """Prepares the loop; `start` starts it.
 
@@ -62,8 +64,9 @@ class EngineLoop(BatchingLoop[Request]):
             events: The readers' event loop.
             on_failure: Called on `events` with one line if the thread dies.
             name: Shown in stack dumps.
+            batches: Counts the choices of each step.
         """
-        super().__init__(events=events, on_failure=on_failure, name=name)
+        super().__init__(events=events, on_failure=on_failure, name=name, batches=batches)
         self._forward = forward
         self._writer = Writer(vocabulary)
         self._sampler = Sampler(vocabulary.end_tokens)
@@ -101,6 +104,7 @@ class EngineLoop(BatchingLoop[Request]):
 
     def _step(self, pieces: Sequence[Piece]) -> None:
         now = time.monotonic()
+        self._count_batch(len(pieces))
         for piece in pieces:
             if piece.choice.request.admitted is None:
                 piece.choice.request.admitted = now
