@@ -68,6 +68,9 @@ def test_usage_has_the_fields_of_its_message() -> None:
         verified_at=st.none()
         | st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC)),
         detail=TEXT,
+        memory_bytes=COUNTS,
+        last_used_at=st.none()
+        | st.datetimes(datetime(1970, 1, 2), datetime(2200, 1, 1), timezones=st.just(UTC)),
     )
 )
 def test_a_model_comes_back(model: ModelInfo) -> None:

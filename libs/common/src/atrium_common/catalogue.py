@@ -46,6 +46,7 @@ ServiceName = Literal["text2image", "img2img", "img2text", "tts", "stt", "llm"]
 EntryId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Alias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
 Amount = Annotated[Decimal, Field(ge=0)]
+KeepAlive = Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["forever"]
 
 
 class CatalogueError(AtriumError):
@@ -112,6 +113,8 @@ class ModelEntry(Entry):
         dtype: Numeric type or quantisation to run in; ``None`` takes the engine's.
         memory_mib: What it takes of its device's memory while it is loaded and works, in
             MiB; plans what fits. ``None`` for a model that takes none worth counting.
+        keep_alive_seconds: How long it stays loaded after its last use; ``"forever"`` never
+            unloads it for being idle, ``None`` takes the service's setting.
         price: What its use costs a tenant.
         cost: What its use costs the operator, where an outside provider charges for it;
             tenants are not shown it.
@@ -128,6 +131,7 @@ class ModelEntry(Entry):
     embedding_dimensions: int | None = Field(default=None, ge=1)
     dtype: str | None = None
     memory_mib: int | None = Field(default=None, ge=1)
+    keep_alive_seconds: KeepAlive | None = None
     price: Price = Price()
     cost: Price = Price()
     route: tuple[EntryId, ...] = ()

@@ -54,6 +54,8 @@ def model_info(
     embedding_dimensions: int | None = None,
     verified_at: datetime | None = None,
     detail: str = "",
+    memory_bytes: int = 0,
+    last_used_at: datetime | None = None,
 ) -> ModelInfo:
     """Reports a model by what the catalogue says of it and where it stands.
 
@@ -65,6 +67,8 @@ def model_info(
         embedding_dimensions: As in `ModelInfo`; ``None`` takes the entry's.
         verified_at: When it was last verified since loading.
         detail: Why it is FAILED.
+        memory_bytes: As in `ModelInfo`.
+        last_used_at: As in `ModelInfo`.
     """
     if context_length is None:
         context_length = entry.context_length or 0
@@ -82,4 +86,6 @@ def model_info(
         embedding_dimensions=embedding_dimensions,
         verified_at=verified_at,
         detail=detail,
+        memory_bytes=memory_bytes,
+        last_used_at=last_used_at,
     )

@@ -43,7 +43,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 raise Unimplemented(f"The engine {self._engine.name} can't load a single model.")
             self._board.forget(model.id)
             await self._engine.load_model(model.id)
-            await self._board.verify(model.id, timeout=self._verify_seconds)
+            if self._find(model.id).verified_at is None or model.state is ModelState.FAILED:
+                await self._board.verify(model.id, timeout=self._verify_seconds)
         return pb.LoadModelResponse(model=model_to_proto(self._find(model.id)))
 
     async def UnloadModel(

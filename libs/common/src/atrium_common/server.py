@@ -26,6 +26,7 @@ from atrium_common.interceptors.edge import Edge
 from atrium_common.interceptors.settlements import Settlements
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate, smallest_work
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.listening import listen, server_options
 from atrium_common.logs import configure_logging
 from atrium_common.metrics import ServiceMetrics, make_metrics
@@ -54,6 +55,7 @@ async def serve(
     engine: Engine,
     settings: ServiceSettings,
     *,
+    lifecycle: Lifecycle | None = None,
     metrics: ServiceMetrics | None = None,
 ) -> None:
     """Sets up the log, serves until SIGTERM or SIGINT, then drains.
@@ -62,6 +64,7 @@ async def serve(
         servicer: The service's own RPCs.
         engine: Its engine; loaded here, in the background, and closed here.
         settings: Where to listen and whom to trust.
+        lifecycle: Of the engine's models; unloads idle ones while the service runs.
         metrics: Collectors, where `__main__` has added its own; made here otherwise.
 
     Raises:
@@ -74,7 +77,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await start_server(servicer, engine, settings, metrics=metrics)
+    server = await start_server(servicer, engine, settings, lifecycle=lifecycle, metrics=metrics)
     stopping = loop.create_task(stop.wait())
     try:
         await asyncio.wait({stopping, server.loading}, return_when=asyncio.FIRST_COMPLETED)
@@ -94,6 +97,7 @@ async def start_server(
     engine: Engine,
     settings: ServiceSettings,
     *,
+    lifecycle: Lifecycle | None = None,
     metrics: ServiceMetrics | None = None,
     tracing: Tracing | None = None,
 ) -> "RunningServer":
@@ -103,7 +107,12 @@ async def start_server(
         OSError: A port is taken or a certificate can't be read.
     """
     server = RunningServer(
-        servicer, engine, settings, metrics=metrics or make_metrics(), tracing=tracing or Tracing()
+        servicer,
+        engine,
+        settings,
+        lifecycle=lifecycle or Lifecycle(),
+        metrics=metrics or make_metrics(),
+        tracing=tracing or Tracing(),
     )
     await server.start()
     return server
@@ -127,11 +136,13 @@ class RunningServer:
         engine: Engine,
         settings: ServiceSettings,
         *,
+        lifecycle: Lifecycle,
         metrics: ServiceMetrics,
         tracing: Tracing,
     ) -> None:
         self._servicer = servicer
         self._engine = engine
+        self._lifecycle = lifecycle
         self._settings = settings
         self._log = structlog.get_logger("atrium.server").bind(rpc_service=servicer.service_name)
         self._names = ("", servicer.service_name, MODEL_SERVICE)
@@ -193,6 +204,7 @@ class RunningServer:
         self._tending = (
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._verify()),
+            asyncio.create_task(self._lifecycle.run()),
         )
         self._log.info("listening", port=self.port, metrics_port=self.metrics_port)
 
@@ -282,10 +294,8 @@ class RunningServer:
         for model in models:
             serving = loaded and model.state is ModelState.READY
             self.health.set(f"model:{model.id}", serving=serving)
-        # A model that loads on first use counts: the service can serve it.
-        able = not models or any(
-            model.state in (ModelState.READY, ModelState.UNLOADED) for model in models
-        )
+        # A model that loads on first use counts, also while it does: its callers wait for it.
+        able = not models or any(model.state is not ModelState.FAILED for model in models)
         for name in self._names:
             self.health.set(name, serving=loaded and able)
 

@@ -140,6 +140,19 @@ class ServiceSettings(SharedPrefixSettings):
     engine: str | None = None
     """Serves every model of the catalogue with this engine instead of its own."""
 
+    load_at_start: str = "all"
+    """Models to load before the service is ready: ``all``, ``default`` (the first of each
+    capability), ``none``, or catalogue ids with commas between them. Others are loaded by
+    their first use."""
+
+    keep_alive_seconds: float | None = Field(default=None, ge=0)
+    """Time that a model stays loaded after its last use; unset keeps it for ever. A
+    catalogue entry's own comes first."""
+
+    memory_budget_mib: int = Field(default=0, ge=0)
+    """Memory that the service's loaded models may take together; the least recently used
+    idle ones make room for others. 0 sets no limit."""
+
     max_queue: int = Field(default=64, ge=1)
     """Requests that may wait for an engine."""
 

@@ -116,7 +116,10 @@ def model_to_proto(model: ModelInfo) -> model_pb2.Model:
         context_length=model.context_length,
         embedding_dimensions=model.embedding_dimensions,
         detail=model.detail,
+        memory_bytes=model.memory_bytes,
     )
+    if model.last_used_at is not None:
+        message.last_use_time.CopyFrom(timestamp_to_proto(model.last_used_at))
     if model.verified_at is not None:
         message.verify_time.CopyFrom(timestamp_to_proto(model.verified_at))
     return message
@@ -139,4 +142,8 @@ def model_from_proto(message: model_pb2.Model) -> ModelInfo:
         if message.HasField("verify_time")
         else None,
         detail=message.detail,
+        memory_bytes=message.memory_bytes,
+        last_used_at=timestamp_from_proto(message.last_use_time)
+        if message.HasField("last_use_time")
+        else None,
     )

@@ -25,29 +25,29 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61trium/common/v1/model.proto\x12\x10\x61trium.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x02\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12+\n\x05state\x18\x05 \x01(\x0e\x32\x1c.atrium.common.v1.ModelState\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x0f\n\x07license\x18\x07 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x03\x12/\n\x0bverify_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x65mbedding_dimensions\x18\x0c \x01(\x05\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.atrium.common.v1.Model\"!\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\";\n\x11LoadModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.atrium.common.v1.Model\"#\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"=\n\x13UnloadModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.atrium.common.v1.Model*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\x99\x02\n\x0cModelService\x12W\n\nListModels\x12#.atrium.common.v1.ListModelsRequest\x1a$.atrium.common.v1.ListModelsResponse\x12T\n\tLoadModel\x12\".atrium.common.v1.LoadModelRequest\x1a#.atrium.common.v1.LoadModelResponse\x12Z\n\x0bUnloadModel\x12$.atrium.common.v1.UnloadModelRequest\x1a%.atrium.common.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61trium/common/v1/model.proto\x12\x10\x61trium.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x03\n\x05Model\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0f\n\x07\x61liases\x18\x04 \x03(\t\x12+\n\x05state\x18\x05 \x01(\x0e\x32\x1c.atrium.common.v1.ModelState\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x0f\n\x07license\x18\x07 \x01(\t\x12\x16\n\x0e\x63ontext_length\x18\x08 \x01(\x03\x12/\n\x0bverify_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\x14\x65mbedding_dimensions\x18\x0c \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\r \x01(\x03\x12\x31\n\rlast_use_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x13\n\x11ListModelsRequest\"=\n\x12ListModelsResponse\x12\'\n\x06models\x18\x01 \x03(\x0b\x32\x17.atrium.common.v1.Model\"!\n\x10LoadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\";\n\x11LoadModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.atrium.common.v1.Model\"#\n\x12UnloadModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"=\n\x13UnloadModelResponse\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.atrium.common.v1.Model*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\x99\x02\n\x0cModelService\x12W\n\nListModels\x12#.atrium.common.v1.ListModelsRequest\x1a$.atrium.common.v1.ListModelsResponse\x12T\n\tLoadModel\x12\".atrium.common.v1.LoadModelRequest\x1a#.atrium.common.v1.LoadModelResponse\x12Z\n\x0bUnloadModel\x12$.atrium.common.v1.UnloadModelRequest\x1a%.atrium.common.v1.UnloadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atrium.common.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODELSTATE']._serialized_start=687
-  _globals['_MODELSTATE']._serialized_end=826
+  _globals['_MODELSTATE']._serialized_start=760
+  _globals['_MODELSTATE']._serialized_end=899
   _globals['_MODEL']._serialized_start=84
-  _globals['_MODEL']._serialized_end=404
-  _globals['_LISTMODELSREQUEST']._serialized_start=406
-  _globals['_LISTMODELSREQUEST']._serialized_end=425
-  _globals['_LISTMODELSRESPONSE']._serialized_start=427
-  _globals['_LISTMODELSRESPONSE']._serialized_end=488
-  _globals['_LOADMODELREQUEST']._serialized_start=490
-  _globals['_LOADMODELREQUEST']._serialized_end=523
-  _globals['_LOADMODELRESPONSE']._serialized_start=525
-  _globals['_LOADMODELRESPONSE']._serialized_end=584
-  _globals['_UNLOADMODELREQUEST']._serialized_start=586
-  _globals['_UNLOADMODELREQUEST']._serialized_end=621
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=623
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=684
-  _globals['_MODELSERVICE']._serialized_start=829
-  _globals['_MODELSERVICE']._serialized_end=1110
+  _globals['_MODEL']._serialized_end=477
+  _globals['_LISTMODELSREQUEST']._serialized_start=479
+  _globals['_LISTMODELSREQUEST']._serialized_end=498
+  _globals['_LISTMODELSRESPONSE']._serialized_start=500
+  _globals['_LISTMODELSRESPONSE']._serialized_end=561
+  _globals['_LOADMODELREQUEST']._serialized_start=563
+  _globals['_LOADMODELREQUEST']._serialized_end=596
+  _globals['_LOADMODELRESPONSE']._serialized_start=598
+  _globals['_LOADMODELRESPONSE']._serialized_end=657
+  _globals['_UNLOADMODELREQUEST']._serialized_start=659
+  _globals['_UNLOADMODELREQUEST']._serialized_end=694
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=696
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=757
+  _globals['_MODELSERVICE']._serialized_start=902
+  _globals['_MODELSERVICE']._serialized_end=1183
 # @@protoc_insertion_point(module_scope)

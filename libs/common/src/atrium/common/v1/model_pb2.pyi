@@ -73,6 +73,8 @@ class Model(message.Message):
     DETAIL_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     EMBEDDING_DIMENSIONS_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    LAST_USE_TIME_FIELD_NUMBER: builtins.int
     id: builtins.str
     """Catalogue id, e.g. "whisper-base"."""
     engine: builtins.str
@@ -89,6 +91,8 @@ class Model(message.Message):
     """Why the state is FAILED, in words for an operator; empty otherwise."""
     embedding_dimensions: builtins.int
     """Number of values in an embedding; 0 where it does not apply."""
+    memory_bytes: builtins.int
+    """Bytes of its device's memory that it takes now; 0 if it is not loaded, or not known."""
     @builtins.property
     def capabilities(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Capability: "chat", "completion", "embedding", "rerank", "transcription",
@@ -108,6 +112,10 @@ class Model(message.Message):
     def create_time(self) -> timestamp_pb2.Timestamp:
         """When this model was added to the catalogue's publisher, if known."""
 
+    @builtins.property
+    def last_use_time(self) -> timestamp_pb2.Timestamp:
+        """When a request last ran on it; unset if none has since it was loaded."""
+
     def __init__(
         self,
         *,
@@ -123,10 +131,12 @@ class Model(message.Message):
         detail: builtins.str = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         embedding_dimensions: builtins.int = ...,
+        memory_bytes: builtins.int = ...,
+        last_use_time: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "verify_time", b"verify_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "last_use_time", b"last_use_time", "verify_time", b"verify_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["aliases", b"aliases", "capabilities", b"capabilities", "context_length", b"context_length", "create_time", b"create_time", "detail", b"detail", "digest", b"digest", "embedding_dimensions", b"embedding_dimensions", "engine", b"engine", "id", b"id", "license", b"license", "state", b"state", "verify_time", b"verify_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["aliases", b"aliases", "capabilities", b"capabilities", "context_length", b"context_length", "create_time", b"create_time", "detail", b"detail", "digest", b"digest", "embedding_dimensions", b"embedding_dimensions", "engine", b"engine", "id", b"id", "last_use_time", b"last_use_time", "license", b"license", "memory_bytes", b"memory_bytes", "state", b"state", "verify_time", b"verify_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,63 @@
+"""How much memory a model takes, and how to give it back. `ModelHost` measures by these."""
+
+import ctypes
+import gc
+import os
+import sys
+from pathlib import Path
+
+from atrium_common.catalogue import FolderSource, ModelEntry
+
+_STATM = Path("/proc/self/statm")
+_RESIDENT = 1
+"""Field of statm: resident pages."""
+
+
+def device_bytes(device: str = "cpu") -> int | None:
+    """Returns what this process takes of a device now.
+
+    Args:
+        device: As torch names it: ``"cpu"`` is the process's resident memory, ``"cuda"`` or
+            ``"cuda:1"`` what torch has allocated there.
+
+    Returns:
+        Bytes, or ``None`` where it can't be told: other libraries' memory on a GPU, a system
+        without /proc.
+    """
+    if device != "cpu":
+        torch = sys.modules.get("torch")
+        return None if torch is None else int(torch.cuda.memory_allocated(device))
+    try:
+        pages = int(_STATM.read_text(encoding="ascii").split()[_RESIDENT])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def expected_bytes(entry: ModelEntry) -> int:
+    """Returns what a model needs by its entry: `memory_mib`, else the size of its files.
+
+    0 if neither is known: it is then not counted before it was measured.
+    """
+    if entry.memory_mib is not None:
+        return entry.memory_mib << 20
+    for source in entry.sources[:1]:
+        if isinstance(source, FolderSource) and not source.files:
+            return sum(path.stat().st_size for path in source.path.rglob("*") if path.is_file())
+        return sum(file.size for file in source.files)
+    return 0
+
+
+def release_memory() -> None:
+    """Returns what an unloaded model leaves behind to its device. Blocks for some milliseconds.
+
+    Models hold themselves in cycles, torch keeps freed blocks for itself, and glibc keeps
+    freed pages: without these three steps an idle unload frees nothing that can be seen.
+    """
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # other C libraries have none
+        trim(0)

@@ -1,0 +1,112 @@
+"""The loaded models of one host: brings them in, measures them, drops them.
+
+`host.py` decides when; this does it, always with `Lifecycle.moving` held.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from atrium_common.domain import ModelState
+from atrium_common.lifecycle.handling import ModelHandling
+from atrium_common.lifecycle.lifecycle import Lifecycle
+from atrium_common.lifecycle.record import ModelRecord
+
+LoadedT = TypeVar("LoadedT")
+
+
+class Shelf(Generic[LoadedT]):
+    """Holds the only lasting references to loaded models, so that dropping one frees it."""
+
+    def __init__(
+        self,
+        handling: ModelHandling[LoadedT],
+        lifecycle: Lifecycle,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._handling = handling
+        self._lifecycle = lifecycle
+        self._now = now
+        self._loaded: dict[str, LoadedT] = {}
+
+    def serving(self, record: ModelRecord) -> LoadedT | None:
+        """Returns a model if it can serve now; notes it where it has failed."""
+        loaded = self._loaded.get(record.entry.id)
+        if loaded is None or record.state is not ModelState.READY:
+            return None
+        if detail := self._handling.failure(loaded):
+            record.fail(detail, self._lifecycle.clock())
+            return None
+        return loaded
+
+    async def bring_in(self, record: ModelRecord, *, evict: bool) -> None:
+        """Makes room, opens a model and warms it up; READY when it returns.
+
+        Raises:
+            AtriumError: There is no room; see `Lifecycle.make_room`.
+            Exception: What the engine raises. Nothing of the model stays.
+        """
+        await self.drop(record)  # what failed while it served
+        record.state = ModelState.LOADING
+        need = self._need(record)
+        await self._lifecycle.make_room(record, need, evict=evict)
+        record.held_bytes = need
+        before = self._handling.measure(record.entry)
+        try:
+            await self._open(record)
+        except BaseException:
+            await self._release(record, [])
+            raise
+        after = self._handling.measure(record.entry)
+        record.measured_bytes = max(after - before, 0) if before and after else 0
+        if record.entry.memory_mib is None:
+            record.held_bytes = record.measured_bytes or need
+            await self._lifecycle.shrink()
+        record.loaded, record.state, record.failures = True, ModelState.READY, 0
+        record.last_used, record.last_used_at = self._lifecycle.clock(), None
+        record.verified_at = self._now()
+
+    async def _open(self, record: ModelRecord) -> None:
+        loaded = await self._handling.open_model(record.entry)
+        try:
+            await self._handling.warm_up(record.entry, loaded)
+        except BaseException:
+            await self._handling.close_model(record.entry, loaded)
+            raise
+        self._loaded[record.entry.id] = loaded
+
+    async def drop(self, record: ModelRecord) -> None:
+        """Unloads a model and gives its memory back; does nothing if it is not loaded."""
+        loaded = self._loaded.pop(record.entry.id, None)
+        record.loaded, record.state, record.verified_at = False, ModelState.UNLOADED, None
+        if loaded is None:
+            return
+        box = [loaded]
+        try:
+            await self._handling.close_model(record.entry, loaded)
+        finally:
+            del loaded
+            await self._release(record, box)
+
+    async def verify(self, record: ModelRecord, loaded: LoadedT) -> None:
+        """Runs the small pass on a loaded model."""
+        await self._handling.warm_up(record.entry, loaded)
+        record.verified_at = self._now()
+
+    async def _release(self, record: ModelRecord, box: list[LoadedT]) -> None:
+        if record.held_bytes or record.measured_bytes:
+            await asyncio.to_thread(self._empty, box)
+        box.clear()  # of a model that holds nothing: a provider's, a fake's
+        record.held_bytes = 0
+        self._lifecycle.changed()
+
+    def _empty(self, box: list[LoadedT]) -> None:
+        """Drops the last reference in a thread: freeing gigabytes takes a moment."""
+        box.clear()
+        self._lifecycle.release()
+
+    def _need(self, record: ModelRecord) -> int:
+        if record.entry.memory_mib is not None:
+            return record.entry.memory_mib << 20
+        return record.measured_bytes or self._handling.expect(record.entry)
