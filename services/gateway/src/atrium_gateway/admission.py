@@ -15,7 +15,8 @@ from atrium_gateway.books import Books, Held
 from atrium_gateway.quota.limits import LimitState, Meter
 from atrium_gateway.quota.measure import reserve_amounts, settle_amounts
 from atrium_gateway.quota.policy import LimitPolicy
-from atrium_gateway.quota.store import QuotaStore, Unseeded
+from atrium_gateway.quota.store import GatewayQuotaStore, QuotaStore
+from atrium_gateway.quota.verdict import Reading
 from atrium_gateway.sweeper import Sweeper
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.usage.billing import close_record, settle_record
@@ -34,9 +35,6 @@ from atrium_gateway.usage.split import shares
 __all__ = ["Admission", "LimitState", "Outcome", "Reservation"]
 
 _log = structlog.get_logger(__name__)
-
-_SEEDINGS = 3
-"""Times that counters are seeded for one request: a store may be lost in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +61,7 @@ class Admission:
         directory: Knows tenants and their limits.
         policy: Picks the limits that apply.
         store: Counts against them.
+        shared: The same, where other processes count in it, too.
         ledger: Records what was granted and consumed.
         prices: Tells the prices in force, for settlements.
         lease: Life of a reservation that is not renewed.
@@ -76,6 +75,7 @@ class Admission:
         directory: Directory,
         policy: LimitPolicy,
         store: QuotaStore,
+        shared: GatewayQuotaStore | None = None,
         ledger: Ledger,
         prices: PriceSource,
         lease: timedelta,
@@ -84,13 +84,12 @@ class Admission:
     ) -> None:
         self._directory = directory
         self._policy = policy
-        self._store = store
         self._ledger = ledger
         self._prices = prices
         self._lease = lease
         self._clock = clock
         self._new_id = new_id
-        self._books = Books(store=store, ledger=ledger, clock=clock)
+        self._books = Books(store=store, shared=shared, ledger=ledger, clock=clock)
         self._closing: dict[str, asyncio.Task[None]] = {}
         self.sweeper = Sweeper(self._books, prices=prices, clock=clock)
         """Ends what nobody closes; see `expire`."""
@@ -127,7 +126,8 @@ class Admission:
             PermissionDenied: The tenant is blocked, or the credential allows the capability
                 or the model not.
             QuotaExceeded: A limit refuses.
-            Unavailable: The ledger or the database can't be written or read now.
+            Unavailable: The ledger or the database can't be written or read now, or a shared
+                store is away and the work may not be counted here alone.
         """
         principal.demand_model(model)
         meters = await self._allowed(principal, capability, model)
@@ -146,7 +146,8 @@ class Admission:
             principal.key_id,
         )
         held = Held(record, tuple(meters), amounts, span.total_seconds())
-        limits = await self._reserve(held, span)
+        paid = self._prices.at(record.started_ms).charged(model)
+        limits = await self._books.reserve(held, paid=paid)
         held.expires = self._clock() + held.lease
         self._books.open[record.id] = held
         self._ledger.open(record)
@@ -174,15 +175,14 @@ class Admission:
         held = known or await self._books.elsewhere(reservation_id, tenant)
         if held is None:
             raise NotFound("The reservation is closed or its lease has passed.")
-        grown, amounts = held, None
+        grown = None
         if estimate is not None:
             amounts = self._bound(held.meters, held.record.model, estimate)
             record = msgspec.structs.replace(held.record, reserved=units_of(estimate))
             most = [max(pair) for pair in zip(held.amounts, amounts, strict=True)]
             grown = msgspec.structs.replace(held, record=record, amounts=most)
-        await self._books.renew(grown, amounts)
-        held.expires = self._clock() + held.lease
-        if estimate is not None and reservation_id in self._books.open:
+        await self._books.renew(held, grown)
+        if grown is not None and reservation_id in self._books.open:
             held.record, held.amounts = grown.record, grown.amounts
             self._ledger.open(held.record)
         return timedelta(seconds=held.lease)
@@ -255,6 +255,14 @@ class Admission:
         )
         await self._close(held, [event], [0] * len(held.meters))
 
+    async def peek(self, tenant: str, meters: Sequence[Meter]) -> Sequence[Reading]:
+        """Reads the counters of a tenant's limits, running work included; takes nothing.
+
+        Raises:
+            Unavailable: The store or the ledger is away.
+        """
+        return await self._books.peek(tenant, meters)
+
     async def expire(self) -> int:
         """Closes reservations whose lease has passed, charged as reserved, estimated.
 
@@ -275,19 +283,6 @@ class Admission:
         if self._ledger.failing:
             raise Unavailable("Usage can't be recorded now.", retry_after=timedelta(seconds=2))
         return self._policy.meters(tenant, principal, capability, model)
-
-    async def _reserve(self, held: Held, lease: timedelta) -> tuple[LimitState, ...]:
-        """Reserves, once the counters that need it know what the ledger knows."""
-        tenant, reservation_id = held.record.tenant, held.record.id
-        note = self._books.note(held)
-        for _ in range(_SEEDINGS):
-            try:
-                return await self._store.reserve(
-                    tenant, reservation_id, held.meters, held.amounts, lease=lease, note=note
-                )
-            except Unseeded as err:
-                await self._books.seed(tenant, err.meters)
-        raise Unavailable("Limits can't be counted now.", retry_after=timedelta(seconds=1))
 
     async def _close(
         self, held: Held, events: Sequence[UsageEvent], amounts: Sequence[int]

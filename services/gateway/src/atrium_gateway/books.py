@@ -6,21 +6,26 @@ the event of it is surely on that process's disk.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
 
 from atrium_common.errors import NotFound, Unavailable
-from atrium_gateway.quota.limits import Meter
-from atrium_gateway.quota.store import QuotaStore
+from atrium_gateway.quota.limits import LimitState, Meter
+from atrium_gateway.quota.store import GatewayQuotaStore, Hold, QuotaStore, Unseeded
+from atrium_gateway.quota.verdict import Reading
 from atrium_gateway.usage.port import Ledger
 from atrium_gateway.usage.records import OpenRecord, Record, UsageEvent, closing_record, events_of
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
+_SEEDINGS: Final = 3
+"""Times that counters are seeded for one request: a store may be lost in between."""
 REBUILD_SECONDS: Final = 1.0
 """After a loss, time for every process to tell the store what it holds open."""
 
@@ -53,12 +58,21 @@ class Books:
 
     Args:
         store: Counts.
+        shared: The same, where other processes count in it, too.
         ledger: Records.
         clock: Returns Unix seconds.
     """
 
-    def __init__(self, *, store: QuotaStore, ledger: Ledger, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        store: QuotaStore,
+        shared: GatewayQuotaStore | None = None,
+        ledger: Ledger,
+        clock: Callable[[], float],
+    ) -> None:
         self.store = store
+        self.shared = shared
         self.ledger = ledger
         self.open: dict[str, Held] = {}
         self._clock = clock
@@ -66,9 +80,42 @@ class Books:
         self._rebuilt: int | None = None
         self._generation: int | None = None
 
-    def note(self, held: Held) -> bytes:
-        """What the store keeps of a reservation for other processes."""
-        return _ENCODE(held) if self.store.shared else b""
+    def hold(self, held: Held, *, paid: bool = False) -> Hold:
+        """What the store is asked to hold; a shared one keeps all of it for other processes."""
+        record = held.record
+        note = b"" if self.shared is None else _ENCODE(held)
+        lease = timedelta(seconds=held.lease)
+        return Hold(record.tenant, record.id, held.meters, held.amounts, lease, note, paid)
+
+    async def reserve(self, held: Held, *, paid: bool) -> tuple[LimitState, ...]:
+        """Reserves, once the counters that need it know what the ledger knows.
+
+        Args:
+            held: What.
+            paid: Whether an outside provider charges for the work.
+
+        Raises:
+            QuotaExceeded: A limit refuses.
+            Unavailable: Store or ledger are away.
+        """
+        hold = self.hold(held, paid=paid)
+        return await self._seeded(hold.tenant, lambda: self.store.reserve(hold))
+
+    async def peek(self, tenant: str, meters: Sequence[Meter]) -> Sequence[Reading]:
+        """Reads the counters of a tenant's limits, running work included; takes nothing.
+
+        Raises:
+            Unavailable: Store or ledger are away.
+        """
+        return await self._seeded(tenant, lambda: self.store.peek(tenant, meters))
+
+    async def _seeded(self, tenant: str, call: Callable[[], Awaitable[T]]) -> T:
+        for _ in range(_SEEDINGS):
+            try:
+                return await call()
+            except Unseeded as err:
+                await self.seed(tenant, err.meters)
+        raise Unavailable("Limits can't be counted now.", retry_after=timedelta(seconds=1))
 
     def read(self, note: bytes) -> Held:
         """A reservation from its note; its lease begins anew on this clock."""
@@ -85,7 +132,7 @@ class Books:
             Unavailable: The disk refuses; the events are kept and tried again.
         """
         tenant, reservation_id = held.record.tenant, held.record.id
-        note = _ENCODE(closing_record(events)) if self.store.shared else b""
+        note = b"" if self.shared is None else _ENCODE(closing_record(events))
         settled = await self.store.settle(tenant, reservation_id, amounts, note=note)
         if not settled and await self._closed_elsewhere(held, amounts, note):
             self.ledger.forget(reservation_id)
@@ -100,40 +147,39 @@ class Books:
         if note:
             await self.ledger.close(events_of(_DECODE_RECORD(note)))
 
-    async def renew(self, held: Held, amounts: Sequence[int] | None) -> None:
-        """Prolongs a reservation in the store; `held` has what it grows to already.
+    async def renew(self, held: Held, grown: Held | None) -> None:
+        """Prolongs a reservation in the store.
+
+        While a shared store is away, one of this process's own is prolonged here, and there
+        as soon as it is back.
+
+        Args:
+            held: The reservation.
+            grown: The same as it shall be; ``None`` if it does not grow.
 
         Raises:
             QuotaExceeded: The growth does not fit.
             NotFound: It is closed, or its lease has passed.
-            Unavailable: The store is away.
+            Unavailable: The store is away, and another process's or to grow.
         """
-        note = b"" if amounts is None else self.note(held)
-        tenant, reservation_id = held.record.tenant, held.record.id
-        lease = timedelta(seconds=held.lease)
+        hold, grow = self.hold(grown or held), grown is not None
+        known = held.record.id in self.open
         try:
-            await self.store.renew(
-                tenant, reservation_id, held.meters, amounts, lease=lease, note=note
-            )
+            await self.store.renew(hold, grow=grow)
         except NotFound:
-            known = reservation_id in self.open
-            if not known or await self.store.find(tenant, reservation_id) is not None:
+            shared = self.shared
+            if shared is None or not known or await shared.find(hold.tenant, hold.id) is not None:
                 raise
-            await self.restore(held)
-            await self.store.renew(
-                tenant, reservation_id, held.meters, amounts, lease=lease, note=note
-            )
-
-    async def restore(self, held: Held) -> None:
-        """Tells a store that lost its data of a reservation that is open here."""
-        await self.store.restore(
-            held.record.tenant,
-            held.record.id,
-            held.meters,
-            held.amounts,
-            lease=timedelta(seconds=held.lease),
-            note=self.note(held),
-        )
+            await shared.restore(self.hold(held))
+            await shared.renew(hold, grow=grow)
+        except Unavailable:
+            if self.shared is None or not known:
+                raise
+            self.shared.keep(self.hold(held))
+            if grow:
+                held.expires = self._clock() + held.lease
+                raise
+        held.expires = self._clock() + held.lease
 
     async def seed(self, tenant: str, meters: Sequence[Meter]) -> None:
         """Starts counters with what the ledger knows; after a loss, when all is restored."""
@@ -148,12 +194,11 @@ class Books:
         generation = await self.notice()
         if generation != self._rebuilt:
             rest = generation / 1000 + REBUILD_SECONDS - self._clock()
-            if self.store.shared and 0 < rest <= REBUILD_SECONDS:
+            if self.shared is not None and 0 < rest <= REBUILD_SECONDS:
                 await asyncio.sleep(rest)
             self._rebuilt = generation
         for meter in meters:
-            used = await self.ledger.consumed(tenant, meter)
-            await self.store.seed(tenant, meter, used)
+            await self.store.seed(tenant, meter, partial(self.ledger.consumed, tenant, meter))
 
     async def notice(self) -> int:
         """Finds out whether the store lost its data, and restores what is open here.
@@ -161,23 +206,27 @@ class Books:
         Returns:
             When the store began to count, Unix milliseconds.
         """
-        generation = await self.store.generation()
+        if self.shared is None:
+            return 0
+        generation = await self.shared.generation()
         if generation != self._generation:
             if self._generation is not None:
                 _log.warning("quota_store_lost_its_data", open=len(self.open))
             for held in tuple(self.open.values()):
-                await self.restore(held)
+                await self.shared.restore(self.hold(held))
             self._generation = generation
         return generation
 
     async def _closed_elsewhere(self, held: Held, amounts: Sequence[int], note: bytes) -> bool:
         """Whether another process closed it; what the store lost is counted again."""
+        if self.shared is None:
+            return False
         tenant, reservation_id = held.record.tenant, held.record.id
         try:
-            if await self.store.find(tenant, reservation_id) is not None:
+            if await self.shared.find(tenant, reservation_id) is not None:
                 return True
-            await self.restore(held)
-            await self.store.settle(tenant, reservation_id, amounts, note=note)
+            await self.shared.restore(self.hold(held))
+            await self.shared.settle(tenant, reservation_id, amounts, note=note)
         except Unavailable as err:
             _log.warning("quota_not_counted", id=reservation_id, reason=err.reason)
         return False
@@ -194,9 +243,11 @@ class Books:
 
         Raises:
             NotFound: `closed`, and there never was one.
+            Unavailable: The store is away, or was just now: who made it may not have told.
         """
-        if tenant and self.store.shared:
-            found = await self.store.find(tenant, reservation_id)
+        shared = self.shared
+        if tenant and shared is not None:
+            found = await shared.find(tenant, reservation_id)
             if found is not None and found.left is not None:
                 return self.read(found.note)
             if found is not None:
@@ -204,6 +255,14 @@ class Books:
                 return None
         if closed:
             await self.ledger.synced()
-            if not await self.ledger.knows(reservation_id):
-                raise NotFound("There is no such reservation.")
+            if await self.ledger.knows(reservation_id):
+                return None
+        if tenant and shared is not None and shared.returning:
+            raise Unavailable(
+                "The gateway that admitted this may not have told the quota store of it yet.",
+                reason="RESERVATION_NOT_TOLD",
+                retry_after=timedelta(seconds=1),
+            )
+        if closed:
+            raise NotFound("There is no such reservation.")
         return None

@@ -33,6 +33,7 @@ from atrium_gateway.usage.price import catalogue_costs, catalogue_prices
 from atrium_gateway.usage.price_store import PriceRepository
 from atrium_gateway.usage.price_watch import watched_prices
 from atrium_gateway.usage.reports import UsageReports
+from atrium_gateway.usage.rezone import following_zones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +105,13 @@ async def open_core(
             clock=clock,
         )
         stack.push_async_callback(ledger.stop)
-        shared = settings.quota_redis_url is not None
-        await ledger.start(prices, leave_open=shared)
+        await ledger.start(prices, leave_open=settings.quota_redis_url is not None)
+        await stack.enter_async_context(following_zones(engine))
         tenants = TenantRepository(engine)
         directory = Directory(tenants, clock=time.monotonic)
         await stack.enter_async_context(telling_changes(settings, engine, heard=directory.refresh))
         tokens = token_authority(settings, clock=clock)
-        store = await stack.enter_async_context(
+        store, shared = await stack.enter_async_context(
             open_quota_store(settings, falls_back=directory.falls_back, clock=clock)
         )
         reports = UsageReports(engine, flush=ledger.flush)
@@ -121,13 +122,14 @@ async def open_core(
             directory=directory,
             policy=policy,
             store=store,
+            shared=shared,
             ledger=ledger,
             prices=prices,
             lease=timedelta(seconds=settings.lease_seconds),
             clock=clock,
             new_id=lambda: str(uuid7()),
         )
-        if shared:
+        if shared is not None:
             admission.sweeper.adopt(ledger.recovered)
         await stack.enter_async_context(leases_swept(admission))
         authenticator = await stack.enter_async_context(

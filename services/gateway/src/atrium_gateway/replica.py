@@ -17,11 +17,11 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from atrium_common.errors import AtriumError, Conflict, Unavailable
+from atrium_common.errors import AtriumError, Conflict
 from atrium_gateway.admission import Admission
 from atrium_gateway.quota.in_process import InProcessQuotaStore
 from atrium_gateway.quota.resilient import ResilientQuotaStore
-from atrium_gateway.quota.store import QuotaStore
+from atrium_gateway.quota.store import GatewayQuotaStore, QuotaStore
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.changes import on_change
 
@@ -67,8 +67,8 @@ async def open_quota_store(
     *,
     falls_back: Callable[[str], bool],
     clock: Callable[[], float],
-) -> AsyncIterator[QuotaStore]:
-    """Opens the store that `settings` name.
+) -> AsyncIterator[tuple[QuotaStore, GatewayQuotaStore | None]]:
+    """Opens the store that `settings` name; yields it, and once more if it is shared.
 
     Args:
         settings: Settings of the gateway.
@@ -77,7 +77,7 @@ async def open_quota_store(
     """
     url = settings.resolved_quota_redis_url()
     if url is None:
-        yield InProcessQuotaStore(clock=clock)
+        yield InProcessQuotaStore(clock=clock), None
         return
     # Redis's client is an extra, which one gateway alone does not need.
     from atrium_gateway.quota.redis_calls import open_redis
@@ -93,10 +93,9 @@ async def open_quota_store(
         falls_back=falls_back,
     )
     try:
-        yield store
+        yield store, store
     finally:
-        with suppress(Unavailable):
-            await store.tend()
+        await store.tend()
         await redis.aclose()
 
 

@@ -5,7 +5,9 @@ from typing import Final
 
 import structlog
 
+from atrium_common.errors import Unavailable
 from atrium_gateway.books import Books, Held
+from atrium_gateway.quota.store import SharedQuotaStore
 from atrium_gateway.usage.billing import close_record
 from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import EXPIRED, ORPHANED, OpenRecord, UsageEvent
@@ -14,6 +16,8 @@ _log = structlog.get_logger(__name__)
 
 _OTHERS_EVERY: Final = 2.0
 """Seconds between two looks at what other processes left."""
+_RETURN_SECONDS: Final = 4.0
+"""After the store was away, time for others to tell it what they renewed and settled."""
 _AGAIN_SECONDS: Final = 0.05
 
 
@@ -32,6 +36,7 @@ class Sweeper:
         self._clock = clock
         self._unsure: dict[str, OpenRecord] = {}
         self._next_look = float("-inf")
+        self._claims_from = float("-inf")
         self._lapsed: set[str] = set()
 
     def adopt(self, records: Iterable[OpenRecord]) -> None:
@@ -47,21 +52,33 @@ class Sweeper:
         Raises:
             Unavailable: Store or disk is away; the rest is done in a later round.
         """
+        try:
+            return await self._round()
+        except Unavailable:
+            self._claims_from = self._clock() + _RETURN_SECONDS
+            raise
+
+    async def _round(self) -> int:
         books = self._books
-        await books.store.tend()
+        if books.shared is not None:
+            await books.shared.tend()
         await books.notice()
-        for record in tuple(self._unsure.values()):
-            await self._resolve(record)
-            del self._unsure[record.id]
+        if books.shared is not None:
+            await self._adopt(books.shared)
         now = self._clock()
         late = [held for held in books.open.values() if held.expires <= now]
         ended = 0
         for held in late:
             ended += await self._expire(held)
-        if books.store.shared and now >= self._next_look:
+        if books.shared is not None and now >= self._next_look:
             self._next_look = now + _OTHERS_EVERY
-            ended += await self._claim_others()
+            ended += await self._claim_others(books.shared)
         return ended
+
+    async def _adopt(self, shared: SharedQuotaStore) -> None:
+        for record in tuple(self._unsure.values()):
+            await self._resolve(shared, record)
+            del self._unsure[record.id]
 
     async def _expire(self, held: Held) -> bool:
         books, record = self._books, held.record
@@ -80,14 +97,16 @@ class Sweeper:
         await self._write(held.record, EXPIRED, "LEASE_EXPIRED")
         return True
 
-    async def _claim_others(self) -> int:
+    async def _claim_others(self, store: SharedQuotaStore) -> int:
         """Ends what other processes left behind.
 
-        Only what had lapsed at the look before as well: a process that lives tells the store
-        first what it could not tell while the store was away.
+        Only what had lapsed at the look before as well, and not just after the store was
+        away: a process that lives tells the store first what it could not tell until then.
         """
-        store, ended = self._books.store, 0
+        ended = 0
         before, self._lapsed = self._lapsed, set()
+        if self._clock() < self._claims_from:
+            return 0
         lapsed: set[str] = set()
         for tenant in await store.tenants():
             for reservation_id in await store.lapsed(tenant):
@@ -104,10 +123,10 @@ class Sweeper:
         self._lapsed = lapsed
         return ended
 
-    async def _resolve(self, record: OpenRecord) -> None:
+    async def _resolve(self, shared: SharedQuotaStore, record: OpenRecord) -> None:
         """Finds out what became of a reservation while its process was not there."""
         books = self._books
-        found = await books.store.find(record.tenant, record.id)
+        found = await shared.find(record.tenant, record.id)
         if found is None:
             await self._write(record, ORPHANED, "GATEWAY_RESTARTED")
         elif found.left is not None:

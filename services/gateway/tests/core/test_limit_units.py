@@ -17,7 +17,7 @@ from atrium_gateway.quota.in_process import InProcessQuotaStore
 from atrium_gateway.quota.limits import Limit, Meter, Unit, Window
 from atrium_gateway.quota.measure import reserve_amounts, settle_amounts
 from atrium_gateway.quota.redis_store import RedisQuotaStore
-from atrium_gateway.quota.store import QuotaStore, Unseeded
+from atrium_gateway.quota.store import Hold, QuotaStore, Unseeded
 from atrium_gateway.tenants.domain import ApiKey, Fallback, Tenant
 from atrium_gateway.tenants.repository import TenantRepository
 from atrium_gateway.testing.servers import redis_server
@@ -58,13 +58,18 @@ def meter(unit: Unit, window: Window, limit: int, zone: str = "UTC") -> Meter:
     )
 
 
+async def nothing(apart) -> int:
+    """What a ledger without events says."""
+    return 0
+
+
 async def reserve(store: QuotaStore, key: str, meters: list[Meter], amounts: list[int]):
     try:
-        return await store.reserve("acme", key, meters, amounts, lease=MINUTE)
+        return await store.reserve(Hold("acme", key, meters, amounts, MINUTE))
     except Unseeded as err:
         for each in err.meters:
-            await store.seed("acme", each, 0)
-    return await store.reserve("acme", key, meters, amounts, lease=MINUTE)
+            await store.seed("acme", each, nothing)
+    return await store.reserve(Hold("acme", key, meters, amounts, MINUTE))
 
 
 @pytest.mark.parametrize("window", [Window.MINUTE, Window.HOUR, Window.DAY, Window.MONTH])

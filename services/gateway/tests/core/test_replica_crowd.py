@@ -23,7 +23,7 @@ from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import LEDGERED, Limit, Meter, Unit, Window
 from atrium_gateway.quota.redis_calls import open_redis
 from atrium_gateway.quota.redis_store import RedisQuotaStore
-from atrium_gateway.quota.store import Unseeded
+from atrium_gateway.quota.store import Hold, Unseeded
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.domain import Tenant
 from atrium_gateway.testing.servers import RedisServer, redis_server
@@ -143,13 +143,18 @@ def meter(limit: int, window: Window, unit: Unit, key: str = "") -> Meter:
     )
 
 
+async def nothing(apart) -> int:
+    """What a ledger without events says."""
+    return 0
+
+
 async def reserve(store, key: str, meters, amounts) -> bool:
     for _ in range(2):
         try:
-            await store.reserve("acme", key, meters, amounts, lease=timedelta(days=40))
+            await store.reserve(Hold("acme", key, meters, amounts, timedelta(days=40)))
         except Unseeded as err:
             for each in err.meters:
-                await store.seed("acme", each, 0)
+                await store.seed("acme", each, nothing)
         except QuotaExceeded:
             return False
         else:
@@ -161,10 +166,10 @@ async def grow(store, key: str, meters, amounts) -> bool:
     try:
         for _ in range(2):
             try:
-                await store.renew("acme", key, meters, amounts, lease=timedelta(days=40))
+                await store.renew(Hold("acme", key, meters, amounts, timedelta(days=40)), grow=True)
             except Unseeded as err:
                 for each in err.meters:
-                    await store.seed("acme", each, 0)
+                    await store.seed("acme", each, nothing)
     except QuotaExceeded:
         return False
     return True

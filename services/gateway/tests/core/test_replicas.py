@@ -245,7 +245,7 @@ async def test_while_redis_is_away_rates_are_counted_here_and_budgets_refuse(gat
             process.send_signal(signal.SIGCONT)
 
         async def told() -> bool:
-            return not core.admission._store.owed
+            return not core.admission._books.shared.owed
 
         await until(told)
         assert await events(core) == [("completed", 1)] * 3 + [("completed", 5)]
@@ -266,7 +266,7 @@ async def test_a_reservation_whose_answer_was_lost_is_given_back(gateways, serve
             server._process.send_signal(signal.SIGCONT)
 
         async def told() -> bool:
-            return not core.admission._store.owed
+            return not core.admission._books.shared.owed
 
         await until(told)
         assert await left(core) == 1000

@@ -12,14 +12,13 @@ from atrium_common.errors import NotFound
 from atrium_gateway.quota.counters import Counter, make_counter
 from atrium_gateway.quota.limits import LEDGERED, LimitState, Meter
 from atrium_gateway.quota.pieces import Piece, growth, spread
-from atrium_gateway.quota.store import Found, Unseeded
+from atrium_gateway.quota.store import Consumed, Found, Hold, Unseeded
 from atrium_gateway.quota.verdict import Reading, fits_all, refusal, states
 
 
 class _Held(msgspec.Struct):
     """What one reservation took: pieces of the meters' counters, the first of each first."""
 
-    tenant: str
     note: bytes
     meters: Sequence[Meter]
     counters: list[Counter]
@@ -39,93 +38,52 @@ class InProcessQuotaStore:
         self._counters: dict[str, Counter] = {}
         self._held: dict[str, _Held] = {}
 
-    @property
-    def shared(self) -> bool:
-        return False
-
-    async def generation(self) -> int:
-        return 0
-
-    async def tenants(self) -> Sequence[str]:
-        return sorted({held.tenant for held in self._held.values()})
-
-    async def seed(self, tenant: str, meter: Meter, used: int) -> None:
+    async def seed(self, tenant: str, meter: Meter, consumed: Consumed) -> None:
+        used = await consumed(())
         if meter.key not in self._counters:
             self._counters[meter.key] = make_counter(
                 meter.window, self._now(), used=used, time_zone=meter.time_zone
             )
 
-    async def reserve(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> tuple[LimitState, ...]:
-        unseeded = [m for m in meters if m.key not in self._counters and m.window in LEDGERED]
-        if unseeded:
-            raise Unseeded(unseeded)
+    async def peek(self, tenant: str, meters: Sequence[Meter]) -> Sequence[Reading]:
         now = self._now()
-        counters = [self._counter(meter, now) for meter in meters]
+        counters = self._seeded(meters, now)
+        return [
+            counter.read(now, meter.limit, 0)
+            for meter, counter in zip(meters, counters, strict=True)
+        ]
+
+    async def reserve(self, hold: Hold) -> tuple[LimitState, ...]:
+        meters, amounts = hold.meters, hold.amounts
+        now = self._now()
+        counters = self._seeded(meters, now)
         readings = self._readings(meters, counters, amounts, now)
-        expires = _end(now, lease)
+        expires = _end(now, hold.lease)
         pieces = [
-            Piece(index, counter.take(reservation_id, amount, expires=expires), amount)
+            Piece(index, counter.take(hold.id, amount, expires=expires), amount)
             for index, (counter, amount) in enumerate(zip(counters, amounts, strict=True))
         ]
-        self._held[reservation_id] = _Held(tenant, note, meters, counters, pieces, expires)
+        self._held[hold.id] = _Held(hold.note, meters, counters, pieces, expires)
         return states(meters, readings, amounts)
 
-    async def restore(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> None:
-        """A process that ends loses this store and its reservations together."""
-
-    async def book(
-        self, tenant: str, reservation_id: str, meters: Sequence[Meter], amounts: Sequence[int]
-    ) -> None:
-        """This store is never away."""
-
-    async def tend(self) -> None:
-        """Nothing is left over."""
-
-    async def renew(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int] | None,
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> None:
+    async def renew(self, hold: Hold, *, grow: bool) -> None:
         now = self._now()
-        held = self._held.get(reservation_id)
+        held = self._held.get(hold.id)
         if held is None or held.expires <= now:
             raise NotFound("The reservation is closed or its lease has passed.")
-        expires = _end(now, lease)
-        if amounts is not None:
-            more = growth(held.pieces, amounts)
+        expires = _end(now, hold.lease)
+        if grow:
+            more = growth(held.pieces, hold.amounts)
             self._readings(held.meters, held.counters, more, now)
             held.pieces += [
-                Piece(at, held.counters[at].take(reservation_id, extra, expires=expires), extra)
+                Piece(at, held.counters[at].take(hold.id, extra, expires=expires), extra)
                 for at, extra in enumerate(more)
                 if extra
             ]
+            held.note = hold.note
         held.expires = expires
-        held.note = note or held.note
         for counter in held.counters:
-            counter.keep(reservation_id, expires)
+            counter.keep(hold.id, expires)
 
     async def settle(
         self, tenant: str, reservation_id: str, amounts: Sequence[int], *, note: bytes = b""
@@ -139,11 +97,6 @@ class InProcessQuotaStore:
         for counter in held.counters:
             counter.release(reservation_id)
         return True
-
-    async def void(self, tenant: str, reservation_id: str) -> None:
-        held = self._held.get(reservation_id)
-        if held is not None:
-            await self.settle(tenant, reservation_id, [0] * len(held.meters))
 
     async def find(self, tenant: str, reservation_id: str) -> Found | None:
         held = self._held.get(reservation_id)
@@ -160,16 +113,15 @@ class InProcessQuotaStore:
             counter.release(reservation_id)
         return held.note
 
-    async def lapsed(self, tenant: str) -> Sequence[str]:
-        now = self._now()
-        return [
-            reservation_id
-            for reservation_id, held in self._held.items()
-            if held.tenant == tenant and held.expires <= now
-        ]
-
     def _now(self) -> int:
         return int(self._clock() * 1000)
+
+    def _seeded(self, meters: Sequence[Meter], now: int) -> list[Counter]:
+        """The counters of meters; raises `Unseeded` if the ledger must be asked first."""
+        unseeded = [m for m in meters if m.key not in self._counters and m.window in LEDGERED]
+        if unseeded:
+            raise Unseeded(unseeded)
+        return [self._counter(meter, now) for meter in meters]
 
     def _counter(self, meter: Meter, now: int) -> Counter:
         counter = self._counters.get(meter.key)

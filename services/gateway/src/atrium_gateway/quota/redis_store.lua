@@ -10,7 +10,7 @@
 --
 -- A counter is, by its kind,
 --   c  calendar: a hash  s start of the window, u used; without s it must be seeded, and u is
---                what reservations that were restored before that hold
+--                what reservations that were restored before that hold: i:<id> names each
 --   b  bucket:   a hash  l level, p poured in all, r rate, t seen at, e epoch (in drops),
 --                h holes: where something was given back, and how much (packed)
 --   s  slots:    a sorted set of reservation ids by expiry
@@ -31,6 +31,8 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + math.floor(time[2] / 1000)
 end
+
+local APART = 'i:'
 
 local function whole(number) return string.format('%.0f', number) end
 
@@ -100,6 +102,7 @@ local function take(meter, amount, expires)
       redis.call('HSET', meter.key, 's', whole(meter.start), 'u', '0')
     end
     redis.call('HINCRBY', meter.key, 'u', whole(amount))
+    if not start then redis.call('HSET', meter.key, APART .. id, '') end
     if meter.ends < FOREVER then redis.call('PEXPIRE', meter.key, whole(meter.ends - now + DAY)) end
     return math.max(start or 0, meter.start), 0
   elseif meter.kind == 'b' then
@@ -218,55 +221,105 @@ local function judge(meters, amounts, forced)
   return nil, readings
 end
 
-if operation == 'reserve' or operation == 'restore' then
-  -- lease, note, then the meters
-  if redis.call('EXISTS', KEYS[1]) == 1 then return {'gone', whole(now)} end
-  local meters, amounts = meters_from(6)
-  local answer, readings = judge(meters, amounts, operation == 'restore')
-  if answer then return answer end
-  local expires, pieces, keys = now + tonumber(ARGV[4]), {}, {}
-  for i, meter in ipairs(meters) do
-    local mark, epoch = take(meter, amounts[i], expires)
-    pieces[i] = {i, meter.kind, mark, amounts[i], epoch}
-    keys[i] = meter.key
+-- An answer that names the reservations in a counter which must be seeded; nil if it is seeded.
+local function restored(key)
+  if redis.call('HEXISTS', key, 's') == 1 then return nil end
+  local found = {'unseeded', whole(now)}
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    if string.sub(field, 1, #APART) == APART then found[#found + 1] = string.sub(field, #APART + 1) end
   end
-  redis.call('HSET', KEYS[1], 'x', whole(expires), 'p', cmsgpack.pack(pieces),
-    'k', table.concat(keys, '\n'), 'n', ARGV[5])
-  hold(expires)
-  return {'held', whole(now), unpack(readings)}
+  return found
+end
+
+if operation == 'restored' then
+  return restored(KEYS[3]) or {'seeded', whole(now)}
+end
+
+if operation == 'seed' then
+  -- start of the window, what the ledger knows apart from what was restored, and how many that
+  -- were: if it is more by now, it must be asked again; "" takes what it said
+  local found = restored(KEYS[3])
+  if found and ARGV[6] ~= '' and tonumber(ARGV[6]) ~= #found - 2 then return {'moved', whole(now)} end
+  if found then
+    for i = 3, #found do redis.call('HDEL', KEYS[3], APART .. found[i]) end
+    redis.call('HSET', KEYS[3], 's', ARGV[4])
+    redis.call('HINCRBY', KEYS[3], 'u', ARGV[5])
+  end
+  return {'seeded', whole(now)}
+end
+
+if operation == 'peek' then
+  local meters, amounts = meters_from(6)
+  local answer, readings = judge(meters, amounts)
+  return answer or {'read', whole(now), unpack(readings)}
 end
 
 local expires = tonumber(redis.call('HGET', KEYS[1], 'x') or nil)
 
-if operation == 'renew' then
-  -- lease, note or "", then the meters with amounts in all, or none
-  if not expires or expires <= now then return {'gone', whole(now)} end
+-- Takes more for a reservation, and has it last until `ends`; all of its slots are its own again
+-- where they had passed, if `back`.
+local function extend(meters, amounts, ends, back)
   local pieces, keys = pieces_of(), keys_of()
-  expires = now + tonumber(ARGV[4])
-  local meters, amounts = meters_from(6)
-  for _, piece in ipairs(pieces) do
-    if amounts[piece[1]] then amounts[piece[1]] = amounts[piece[1]] - piece[4] end
-  end
-  for i in ipairs(amounts) do amounts[i] = math.max(amounts[i], 0) end
-  local answer = judge(meters, amounts)
-  if answer then return answer end
   for i, meter in ipairs(meters) do
     if amounts[i] > 0 then
-      local mark, epoch = take(meter, amounts[i], expires)
+      local mark, epoch = take(meter, amounts[i], ends)
       pieces[#pieces + 1] = {i, meter.kind, mark, amounts[i], epoch}
     end
   end
   for _, piece in ipairs(pieces) do
     if piece[2] == 's' and piece[4] > 0 then
-      redis.call('ZADD', keys[piece[1]], 'XX', whole(expires), id)
-      redis.call('PEXPIRE', keys[piece[1]],
-        whole(math.max(expires - now, redis.call('PTTL', keys[piece[1]]))))
+      local key = keys[piece[1]]
+      if back then
+        redis.call('ZADD', key, whole(ends), id)
+      else
+        redis.call('ZADD', key, 'XX', whole(ends), id)
+      end
+      redis.call('PEXPIRE', key, whole(math.max(ends - now, redis.call('PTTL', key))))
     end
   end
-  redis.call('HSET', KEYS[1], 'x', whole(expires), 'p', cmsgpack.pack(pieces))
+  redis.call('HSET', KEYS[1], 'x', whole(ends), 'p', cmsgpack.pack(pieces))
   if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'n', ARGV[5]) end
-  hold(expires)
+  hold(ends)
   return {'held', whole(now)}
+end
+
+-- What a reservation lacks of amounts in all.
+local function missing(amounts)
+  for _, piece in ipairs(pieces_of()) do
+    if amounts[piece[1]] then amounts[piece[1]] = amounts[piece[1]] - piece[4] end
+  end
+  for i in ipairs(amounts) do amounts[i] = math.max(amounts[i], 0) end
+end
+
+if operation == 'reserve' or operation == 'restore' then
+  -- lease, note, then the meters
+  local meters, amounts = meters_from(6)
+  local forced, ends = operation == 'restore', now + tonumber(ARGV[4])
+  if expires and forced then
+    missing(amounts)
+    return judge(meters, amounts, forced) or extend(meters, amounts, ends, true)
+  end
+  if redis.call('EXISTS', KEYS[1]) == 1 then return {'gone', whole(now)} end
+  local answer, readings = judge(meters, amounts, forced)
+  if answer then return answer end
+  local pieces, keys = {}, {}
+  for i, meter in ipairs(meters) do
+    local mark, epoch = take(meter, amounts[i], ends)
+    pieces[i] = {i, meter.kind, mark, amounts[i], epoch}
+    keys[i] = meter.key
+  end
+  redis.call('HSET', KEYS[1], 'x', whole(ends), 'p', cmsgpack.pack(pieces),
+    'k', table.concat(keys, '\n'), 'n', ARGV[5])
+  hold(ends)
+  return {'held', whole(now), unpack(readings)}
+end
+
+if operation == 'renew' then
+  -- lease, note or "", then the meters with amounts in all, or none
+  if not expires or expires <= now then return {'gone', whole(now)} end
+  local meters, amounts = meters_from(6)
+  missing(amounts)
+  return judge(meters, amounts) or extend(meters, amounts, now + tonumber(ARGV[4]), false)
 end
 
 if operation == 'settle' then
@@ -293,8 +346,8 @@ if operation == 'void' then
 end
 
 if operation == 'book' then
-  -- a lease that is not looked at, a note, then the meters: what was consumed while this store
-  -- was away. Counters that the ledger will fill are left alone: it knows of this.
+  -- a lease and a note that are not looked at, then the meters: what was consumed while this
+  -- store was away. Whoever seeds a counter leaves this out of what the ledger tells.
   if redis.call('HGET', KEYS[1], 'd') == 'booked' then return {'gone', whole(now)} end
   local meters, amounts = meters_from(6)
   local moved = judge(meters, amounts, true)
@@ -306,9 +359,7 @@ if operation == 'book' then
     return {'settled', whole(now)}
   end
   for i, meter in ipairs(meters) do
-    if meter.kind == 'b' or (meter.kind == 'c' and numbers(meter.key, 's')[1]) then
-      take(meter, amounts[i], now)
-    end
+    if meter.kind ~= 's' then take(meter, amounts[i], now) end
   end
   redis.call('HSET', KEYS[1], 'd', 'booked')
   redis.call('PEXPIRE', KEYS[1], CLAIMED)
@@ -320,6 +371,7 @@ if operation == 'find' then
     return {'open', whole(now), redis.call('HGET', KEYS[1], 'n'), whole(math.max(0, expires - now))}
   end
   local note = redis.call('HGET', KEYS[1], 'd')
+  if note == 'booked' then note = '' end
   if note then return {'closed', whole(now), note} end
   return {'gone', whole(now)}
 end

@@ -15,9 +15,12 @@ from atrium_common.errors import NotFound, Unavailable
 from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import LEDGERED, LimitState, Meter, Window
 from atrium_gateway.quota.redis_calls import Answer, Argument, RedisCalls, store_away
-from atrium_gateway.quota.store import Found, Unseeded
+from atrium_gateway.quota.store import Consumed, Found, Hold, Unseeded
 from atrium_gateway.quota.verdict import Reading, refusal, states
 
+_MOST_APART: Final = 5_000
+"""Restored reservations that the ledger is asked to leave out; more are counted twice, so that
+a window may give a little less, never more."""
 _TRIES: Final = 3
 """Calls until the server's clock and the windows that it was told agree."""
 _RETRY: Final = timedelta(seconds=1)
@@ -32,7 +35,7 @@ _KINDS: Final = {Window.MINUTE: "b", Window.CONCURRENT: "s"}
 
 
 class RedisQuotaStore:
-    """Counts in Redis; see `QuotaStore` for the promises.
+    """Counts in Redis; see `RemoteQuotaStore` for the promises.
 
     Args:
         redis: A client of a server, version 7 or newer; it stays the caller's.
@@ -57,71 +60,42 @@ class RedisQuotaStore:
         self._ahead = 0
         """How far the server's clock was ahead of ours when it last said, milliseconds."""
 
-    async def seed(self, tenant: str, meter: Meter, used: int) -> None:
-        start, _ = window_bounds(meter.window, self._now(), meter.time_zone)
-        script = (
-            "if redis.call('HEXISTS', KEYS[1], 's') == 0 then"
-            " redis.call('HSET', KEYS[1], 's', ARGV[1])"
-            " redis.call('HINCRBY', KEYS[1], 'u', ARGV[2]) end return {}"
-        )
-        key = self._key(tenant, meter.key)
-        await self._calls.answered(lambda: self._redis.eval(script, 1, key, str(start), str(used)))
+    async def seed(self, tenant: str, meter: Meter, consumed: Consumed) -> None:
+        key = (self._key(tenant, meter.key),)
+        for tries_left in reversed(range(_TRIES)):
+            answer = await self._call("restored", tenant, "", (), keys=key)
+            if answer[0] == b"seeded":
+                return
+            apart = [name.decode() for name in answer[2:]]
+            used = await consumed(apart[:_MOST_APART])
+            start, _ = window_bounds(meter.window, self._now(), meter.time_zone)
+            told = (start, used, len(apart) if tries_left else "")
+            if (await self._call("seed", tenant, "", told, keys=key))[0] == b"seeded":
+                return
 
-    async def reserve(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> tuple[LimitState, ...]:
-        await self._name(tenant)
-        before = (_milliseconds(lease), note)
-        answer = await self._judged("reserve", tenant, reservation_id, before, meters, amounts)
+    async def peek(self, tenant: str, meters: Sequence[Meter]) -> Sequence[Reading]:
+        asked = Hold(tenant, "", meters, [0] * len(meters), timedelta())
+        return _readings(await self._judged("peek", asked))
+
+    async def reserve(self, hold: Hold) -> tuple[LimitState, ...]:
+        await self._name(hold.tenant)
+        answer = await self._judged("reserve", hold)
         if answer[0] == b"gone":
             raise store_away()  # given back already: nobody waits for this answer any more
-        return states(meters, _readings(answer), amounts)
+        return states(hold.meters, _readings(answer), hold.amounts)
 
-    async def restore(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> None:
-        await self._name(tenant)
-        before = (_milliseconds(lease), note)
-        await self._judged("restore", tenant, reservation_id, before, meters, amounts)
+    async def restore(self, hold: Hold) -> bool:
+        await self._name(hold.tenant)
+        return (await self._judged("restore", hold))[0] == b"held"
 
-    async def renew(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int] | None,
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> None:
-        before = (_milliseconds(lease), note)
-        if amounts is None:
-            meters = amounts = ()
-        answer = await self._judged("renew", tenant, reservation_id, before, meters, amounts)
-        if answer[0] == b"gone":
+    async def renew(self, hold: Hold, *, grow: bool) -> None:
+        if not grow:
+            hold = Hold(hold.tenant, hold.id, (), (), hold.lease)
+        if (await self._judged("renew", hold))[0] == b"gone":
             raise NotFound("The reservation is closed or its lease has passed.")
 
-    async def book(
-        self, tenant: str, reservation_id: str, meters: Sequence[Meter], amounts: Sequence[int]
-    ) -> None:
-        await self._judged("book", tenant, reservation_id, (0, b""), meters, amounts)
-
-    async def tend(self) -> None:
-        """Nothing is left over."""
+    async def book(self, hold: Hold) -> None:
+        await self._judged("book", hold)
 
     async def settle(
         self, tenant: str, reservation_id: str, amounts: Sequence[int], *, note: bytes = b""
@@ -149,10 +123,6 @@ class RedisQuotaStore:
             lambda: self._redis.zrangebyscore(key, "-inf", now, start=0, num=_LAPSED_AT_ONCE)
         )
         return [reservation_id.decode() for reservation_id in cast("list[bytes]", ids)]
-
-    @property
-    def shared(self) -> bool:
-        return True
 
     async def generation(self) -> int:
         key, now = f"{self._prefix}:generation", self._now()
@@ -194,21 +164,15 @@ class RedisQuotaStore:
             self._named.pop(tenant, None)
             raise
 
-    async def _judged(
-        self,
-        operation: str,
-        tenant: str,
-        reservation_id: str,
-        before: Sequence[Argument],
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-    ) -> Answer:
+    async def _judged(self, operation: str, hold: Hold) -> Answer:
         """Calls an operation over meters until the windows it is told hold the server's now."""
-        counters = [self._key(tenant, meter.key) for meter in meters]
+        meters, amounts = hold.meters, hold.amounts
+        counters = [self._key(hold.tenant, meter.key) for meter in meters]
+        before = (_milliseconds(hold.lease), hold.note)
         for _ in range(_TRIES):
             told = _told(meters, amounts, self._now())
             answer = await self._call(
-                operation, tenant, reservation_id, (*before, *told), keys=counters
+                operation, hold.tenant, hold.id, (*before, *told), keys=counters
             )
             if answer[0] == b"moved":
                 self._ahead = int(answer[1]) - int(time.time() * 1000)

@@ -1,14 +1,15 @@
 """The shared quota store as admission uses it: what becomes of a call while it is away.
 
 Rates (minute, hour, concurrency) fall back to this process's own count, where the tenant's
-policy allows that; budgets refuse. What the shared store could not be told, it is told
-when it is back. See docs/adr/0012.
+policy allows that; budgets and work that a provider charges for refuse. What the shared store
+could not be told, it is told when it is back. See docs/adr/0012.
 """
 
+import asyncio
 import time
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import islice
 from typing import Final, TypeVar
 
 import msgspec
@@ -16,27 +17,37 @@ import structlog
 
 from atrium_common.errors import Unavailable
 from atrium_gateway.quota.limits import LimitState, Meter, Unit, Window
-from atrium_gateway.quota.store import Found, QuotaStore
+from atrium_gateway.quota.store import Consumed, Found, Hold, QuotaStore, RemoteQuotaStore
+from atrium_gateway.quota.verdict import Reading
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 _RATES: Final = frozenset({Window.MINUTE, Window.HOUR, Window.CONCURRENT})
 _OWED_AT_MOST: Final = 100_000
+_AT_ONCE: Final = 16
 _STEADY_SECONDS: Final = 60.0
 """So long after the last failure, the own count is forgotten."""
+_RETURN_SECONDS: Final = 10.0
+"""After an outage, time for every gateway to tell what it owes."""
 
 
 class _Here(msgspec.Struct):
-    """A reservation that is counted in this process alone."""
+    """A reservation that is counted in this process alone.
+
+    Attributes:
+        store: Counts it.
+        hold: What it holds.
+        stays: The shared store refuses it: its answer to the first try was given up.
+    """
 
     store: QuotaStore
-    meters: Sequence[Meter]
-    amounts: Sequence[int]
+    hold: Hold
+    stays: bool = False
 
 
 class ResilientQuotaStore:
-    """A shared store, and a count of our own for when it is away.
+    """A shared store, and a count of our own for when it is away; see `GatewayQuotaStore`.
 
     Args:
         shared: The store of all processes.
@@ -46,7 +57,7 @@ class ResilientQuotaStore:
 
     def __init__(
         self,
-        shared: QuotaStore,
+        shared: RemoteQuotaStore,
         *,
         make_local: Callable[[], QuotaStore],
         falls_back: Callable[[str], bool],
@@ -56,69 +67,69 @@ class ResilientQuotaStore:
         self._falls_back = falls_back
         self._local: QuotaStore | None = None
         self._here: dict[str, _Here] = {}
+        self._kept: dict[str, Hold] = {}
         self._owed: dict[str, Callable[[], Awaitable[object]]] = {}
         self._generation = 0
         self._failed = float("-inf")
 
     @property
-    def shared(self) -> bool:
-        return self._shared.shared
-
-    @property
     def owed(self) -> int:
         """Calls that the shared store still has to be told of."""
-        return len(self._owed)
+        return len(self._owed) + len(self._kept) + len(self._here)
+
+    @property
+    def returning(self) -> bool:
+        return time.monotonic() - self._failed < _RETURN_SECONDS
+
+    def keep(self, hold: Hold) -> None:
+        self._kept[hold.id] = hold
 
     async def tend(self) -> None:
         """Tells the shared store what is owed to it; stops where it is away still."""
-        for reservation_id, call in tuple(self._owed.items()):
-            try:
-                await call()
-            except Unavailable:
-                return
-            if self._owed.get(reservation_id) is call:
-                del self._owed[reservation_id]
+        try:
+            await _in_turn(self._restore_kept(hold) for hold in tuple(self._kept.values()))
+            here = [each for each in self._here.values() if not each.stays]
+            await _in_turn(self._hand_over(each) for each in here)
+            await _in_turn(self._pay(*each) for each in tuple(self._owed.items()))
+        except Unavailable:
+            self._missed()
 
     async def generation(self) -> int:
         try:
             self._generation = await self._shared.generation()
         except Unavailable:
+            self._missed()
             _log.warning("quota_store_away")
         return self._generation
 
     async def tenants(self) -> Sequence[str]:
-        return await self._shared.tenants()
+        return await self._answered(self._shared.tenants())
 
-    async def seed(self, tenant: str, meter: Meter, used: int) -> None:
+    async def lapsed(self, tenant: str) -> Sequence[str]:
+        return await self._answered(self._shared.lapsed(tenant))
+
+    async def seed(self, tenant: str, meter: Meter, consumed: Consumed) -> None:
         try:
-            await self._shared.seed(tenant, meter, used)
+            await self._answered(self._shared.seed(tenant, meter, consumed))
         except Unavailable:
             if self._local is None:
                 raise
-            await self._local.seed(tenant, meter, used)
+            await self._local.seed(tenant, meter, consumed)
 
-    async def reserve(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> tuple[LimitState, ...]:
+    async def peek(self, tenant: str, meters: Sequence[Meter]) -> Sequence[Reading]:
+        return await self._answered(self._shared.peek(tenant, meters))
+
+    async def reserve(self, hold: Hold) -> tuple[LimitState, ...]:
         try:
-            states = await self._shared.reserve(
-                tenant, reservation_id, meters, amounts, lease=lease, note=note
-            )
+            states = await self._shared.reserve(hold)
         except CancelledError:
-            self._owe(reservation_id, lambda: self._shared.void(tenant, reservation_id))
+            self._owe_void(hold)
             raise
         except Unavailable:
             # Perhaps it has reserved, and only its answer was lost.
-            self._owe(reservation_id, lambda: self._shared.void(tenant, reservation_id))
-            self._failed = time.monotonic()
-            if meters and not (all(map(_is_rate, meters)) and self._falls_back(tenant)):
+            self._owe_void(hold)
+            self._missed()
+            if not self._may_count(hold):
                 raise
         else:
             if self._local is not None and time.monotonic() - self._failed > _STEADY_SECONDS:
@@ -126,95 +137,111 @@ class ResilientQuotaStore:
             return states
         if self._local is None:
             self._local = self._make_local()
-            _log.warning("quota_counted_locally", tenant=tenant)
+            _log.warning("quota_counted_locally", tenant=hold.tenant)
         local = self._local
-        states = await local.reserve(tenant, reservation_id, meters, amounts, lease=lease)
-        self._here[reservation_id] = _Here(local, meters, amounts)
+        states = await local.reserve(hold)
+        self._here[hold.id] = _Here(local, hold)
         return states
 
-    async def renew(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int] | None,
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> None:
-        here = self._here.get(reservation_id)
-        store = self._shared if here is None else here.store
-        await store.renew(tenant, reservation_id, meters, amounts, lease=lease, note=note)
-        if here is not None and amounts is not None:
-            here.amounts = [max(pair) for pair in zip(here.amounts, amounts, strict=True)]
+    async def renew(self, hold: Hold, *, grow: bool) -> None:
+        here = self._here.get(hold.id)
+        if here is None:
+            await self._answered(self._shared.renew(hold, grow=grow))
+            self._kept.pop(hold.id, None)
+            return
+        await here.store.renew(hold, grow=grow)
+        if grow:
+            most = [max(pair) for pair in zip(here.hold.amounts, hold.amounts, strict=True)]
+            here.hold = msgspec.structs.replace(hold, amounts=most)
 
-    async def restore(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> None:
-        if reservation_id not in self._here:
-            await self._shared.restore(
-                tenant, reservation_id, meters, amounts, lease=lease, note=note
-            )
+    async def restore(self, hold: Hold) -> bool:
+        if hold.id in self._here:
+            return True
+        return await self._answered(self._shared.restore(hold))
 
     async def settle(
         self, tenant: str, reservation_id: str, amounts: Sequence[int], *, note: bytes = b""
     ) -> bool:
         here = self._here.pop(reservation_id, None)
+        self._kept.pop(reservation_id, None)
         if here is not None:
             await here.store.settle(tenant, reservation_id, amounts)
-            self._book(tenant, reservation_id, here.meters, amounts)
+            self._owe_booking(here.hold, amounts)
             return True
 
         async def settle() -> bool:
             return await self._shared.settle(tenant, reservation_id, amounts, note=note)
 
         try:
-            return await settle()
+            return await self._answered(settle())
         except Unavailable:
             self._owe(reservation_id, settle)
             return True
 
-    async def book(
-        self, tenant: str, reservation_id: str, meters: Sequence[Meter], amounts: Sequence[int]
-    ) -> None:
-        self._book(tenant, reservation_id, meters, amounts)
-
-    async def void(self, tenant: str, reservation_id: str) -> None:
-        self._owe(reservation_id, lambda: self._shared.void(tenant, reservation_id))
-
     async def find(self, tenant: str, reservation_id: str) -> Found | None:
         here = self._here.get(reservation_id)
-        store = self._shared if here is None else here.store
-        return await store.find(tenant, reservation_id)
+        if here is not None:
+            return await here.store.find(tenant, reservation_id)
+        return await self._answered(self._shared.find(tenant, reservation_id))
 
     async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
         here = self._here.get(reservation_id)
         if here is None:
-            return await self._shared.claim(tenant, reservation_id)
+            return await self._answered(self._shared.claim(tenant, reservation_id))
         note = await here.store.claim(tenant, reservation_id)
         if note is not None:
             del self._here[reservation_id]
-            self._book(tenant, reservation_id, here.meters, here.amounts)
+            self._owe_booking(here.hold, here.hold.amounts)
         return note
 
-    async def lapsed(self, tenant: str) -> Sequence[str]:
-        return await self._shared.lapsed(tenant)
+    async def _answered(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except Unavailable:
+            self._missed()
+            raise
 
-    def _book(
-        self, tenant: str, reservation_id: str, meters: Sequence[Meter], amounts: Sequence[int]
-    ) -> None:
-        """Owes the shared store what was consumed on our own count."""
+    def _missed(self) -> None:
+        self._failed = time.monotonic()
 
-        self._owe(
-            reservation_id, lambda: self._shared.book(tenant, reservation_id, meters, amounts)
+    def _may_count(self, hold: Hold) -> bool:
+        """Whether a reservation may be counted here alone."""
+        if hold.paid:
+            return False
+        return not hold.meters or (
+            all(map(_is_rate, hold.meters)) and self._falls_back(hold.tenant)
         )
+
+    async def _restore_kept(self, hold: Hold) -> None:
+        """Repeats a renewal; a later one in the meantime is told in the next round."""
+        await self._shared.restore(hold)
+        if self._kept.get(hold.id) is hold:
+            del self._kept[hold.id]
+
+    async def _hand_over(self, here: _Here) -> None:
+        """Has the shared store hold what was counted here, so that any gateway can close it.
+
+        The own count keeps it for as long as that count is kept.
+        """
+        hold = here.hold
+        here.stays = not await self._shared.restore(hold)
+        if here.stays or self._here.get(hold.id) is not here or here.hold is not hold:
+            return  # closed or grown in the meantime: its end is owed, or it is tried again
+        del self._here[hold.id]
+        self._owed.pop(hold.id, None)  # what was owed was to give back its first try
+
+    async def _pay(self, reservation_id: str, call: Callable[[], Awaitable[object]]) -> None:
+        await call()
+        if self._owed.get(reservation_id) is call:
+            del self._owed[reservation_id]
+
+    def _owe_void(self, hold: Hold) -> None:
+        self._owe(hold.id, lambda: self._shared.void(hold.tenant, hold.id))
+
+    def _owe_booking(self, hold: Hold, amounts: Sequence[int]) -> None:
+        """Owes the shared store what was consumed on our own count."""
+        consumed = msgspec.structs.replace(hold, amounts=amounts)
+        self._owe(hold.id, lambda: self._shared.book(consumed))
 
     def _owe(self, reservation_id: str, call: Callable[[], Awaitable[object]]) -> None:
         if len(self._owed) >= _OWED_AT_MOST:
@@ -222,6 +249,15 @@ class ResilientQuotaStore:
             del self._owed[dropped]
             _log.error("quota_store_never_told", id=dropped)
         self._owed[reservation_id] = call
+
+
+async def _in_turn(calls: Iterable[Awaitable[None]]) -> None:
+    """Awaits all in order, some at once; ends where one fails."""
+    left = iter(calls)
+    while batch := list(islice(left, _AT_ONCE)):
+        for outcome in await asyncio.gather(*batch, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
 
 def _is_rate(meter: Meter) -> bool:

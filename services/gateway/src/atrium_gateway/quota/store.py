@@ -1,12 +1,20 @@
-"""The port that admission counts through; adapters are named by their technology."""
+"""The ports that admission counts through; adapters are named by their technology.
 
-from collections.abc import Sequence
+`QuotaStore` is what any store does, `SharedQuotaStore` what one does that several gateways
+count in. `resilient.py` makes a `GatewayQuotaStore` of a `RemoteQuotaStore`, which may be away.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
 import msgspec
 
 from atrium_gateway.quota.limits import LimitState, Meter
+from atrium_gateway.quota.verdict import Reading
+
+Consumed = Callable[[Sequence[str]], Awaitable[int]]
+"""Tells what the ledger knows of a counter's window, without the reservations of these ids."""
 
 
 class Unseeded(Exception):
@@ -33,60 +41,57 @@ class Found(msgspec.Struct, frozen=True):
     left: timedelta | None
 
 
+class Hold(msgspec.Struct, frozen=True):
+    """What a reservation holds, or asks to hold.
+
+    Attributes:
+        tenant: Whose it is; all of the meters are this tenant's.
+        id: Names it in the calls that follow.
+        meters: Limits that apply.
+        amounts: How much of each in all, internal counts, 0 or more.
+        lease: Time after which it may be claimed, from now.
+        note: Kept with it in a shared store, for whoever claims it.
+        paid: An outside provider charges for the work: it may be counted in the shared
+            store alone.
+    """
+
+    tenant: str
+    id: str
+    meters: Sequence[Meter]
+    amounts: Sequence[int]
+    lease: timedelta
+    note: bytes = b""
+    paid: bool = False
+
+
 class QuotaStore(Protocol):
     """Counts reservations against limits, atomically over all limits of a request.
 
-    `amounts` run parallel to `meters` and are internal counts, 0 or more. The limits
-    travel with the call, so a changed limit holds at once. Every method raises
+    The limits travel with the call, so a changed limit holds at once. Every method raises
     `Unavailable` while the store can't be reached; whether it acted is then not known.
     """
 
-    @property
-    def shared(self) -> bool:
-        """Whether other processes count in it, too: notes are kept for those alone."""
-        ...
-
-    async def generation(self) -> int:
-        """When the store began to count, Unix milliseconds.
-
-        Another answer than before: it lost what it knew, reservations included.
-        """
-        ...
-
-    async def tenants(self) -> Sequence[str]:
-        """Tenants that may have reservations; a sample where they are many."""
-        ...
-
-    async def tend(self) -> None:
-        """Does what calls without an answer left over; called twice a second."""
-        ...
-
-    async def seed(self, tenant: str, meter: Meter, used: int) -> None:
+    async def seed(self, tenant: str, meter: Meter, consumed: Consumed) -> None:
         """Starts the counter of `meter` with what its window has consumed already.
 
-        Does nothing if it was started; what was restored before counts, too.
+        Does nothing if it was started. What was restored before counts as restored: the
+        ledger is asked for the rest.
         """
         ...
 
-    async def reserve(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> tuple[LimitState, ...]:
-        """Reserves all amounts or none.
+    async def peek(self, tenant: str, meters: Sequence[Meter]) -> Sequence[Reading]:
+        """Reads counters, running work included; takes nothing.
 
-        Args:
-            tenant: Whose it is; all of the meters are this tenant's.
-            reservation_id: Names it in the calls that follow.
-            meters: Limits that apply.
-            amounts: What to reserve of each.
-            lease: Time after which it may be claimed.
-            note: Kept with it, for whoever claims it.
+        Returns:
+            One reading per meter, in their order.
+
+        Raises:
+            Unseeded: Counters must be seeded first.
+        """
+        ...
+
+    async def reserve(self, hold: Hold) -> tuple[LimitState, ...]:
+        """Reserves all amounts or none.
 
         Returns:
             The state of each limit after the reservation, tightest first.
@@ -97,55 +102,17 @@ class QuotaStore(Protocol):
         """
         ...
 
-    async def renew(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int] | None,
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> None:
-        """Prolongs the lease, and grows the reservation to the new totals if given.
+    async def renew(self, hold: Hold, *, grow: bool) -> None:
+        """Prolongs a lease.
 
         Args:
-            tenant: Whose it is.
-            reservation_id: The reservation.
-            meters: Those that it was made with.
-            amounts: New totals, or ``None``; what is smaller than before stays.
-            lease: Time until it may be claimed, from now.
-            note: Replaces the old one; ``b""`` keeps it.
+            hold: The reservation, with the meters that it was made with.
+            grow: Whether it grows to the hold's amounts, and its note is replaced; what is
+                smaller than before stays.
 
         Raises:
             QuotaExceeded: The growth does not fit; amounts and lease are as before.
             NotFound: There is no such reservation, or its lease has passed.
-        """
-        ...
-
-    async def restore(
-        self,
-        tenant: str,
-        reservation_id: str,
-        meters: Sequence[Meter],
-        amounts: Sequence[int],
-        *,
-        lease: timedelta,
-        note: bytes = b"",
-    ) -> None:
-        """Makes a reservation again that a store has lost, whatever the limits say now.
-
-        Does nothing if there is or was one of this id. Counters that must be seeded still
-        must be, and then hold it as well.
-        """
-        ...
-
-    async def book(
-        self, tenant: str, reservation_id: str, meters: Sequence[Meter], amounts: Sequence[int]
-    ) -> None:
-        """Counts what was consumed, and is in the ledger, while the store was away.
-
-        Idempotent by id. Counters that must be seeded are left alone: the ledger tells them.
         """
         ...
 
@@ -165,10 +132,6 @@ class QuotaStore(Protocol):
         """
         ...
 
-    async def void(self, tenant: str, reservation_id: str) -> None:
-        """Makes sure that a reservation whose answer was lost holds nothing, now or later."""
-        ...
-
     async def find(self, tenant: str, reservation_id: str) -> Found | None:
         """Tells of a reservation; ``None`` if it never was, was lost or is long closed."""
         ...
@@ -181,6 +144,65 @@ class QuotaStore(Protocol):
         """
         ...
 
+
+class SharedQuotaStore(QuotaStore, Protocol):
+    """A store that several gateways count in, and which may lose what it knew."""
+
+    async def generation(self) -> int:
+        """When the store began to count, Unix milliseconds.
+
+        Another answer than before: it lost what it knew, reservations included.
+        """
+        ...
+
+    async def restore(self, hold: Hold) -> bool:
+        """Makes sure that a reservation is held for its lease, whatever the limits say now.
+
+        One that the store lost is made again: counters that must be seeded still must be,
+        and then hold it as well. One whose lease has passed has it back, unless it was
+        claimed.
+
+        Returns:
+            False if it is closed: nothing changed.
+        """
+        ...
+
+    async def tenants(self) -> Sequence[str]:
+        """Tenants that may have reservations; a sample where they are many."""
+        ...
+
     async def lapsed(self, tenant: str) -> Sequence[str]:
         """Ids of a tenant's reservations whose lease has passed, for `claim`."""
+        ...
+
+
+class RemoteQuotaStore(SharedQuotaStore, Protocol):
+    """A shared store that is now and then away, and is told afterwards."""
+
+    async def void(self, tenant: str, reservation_id: str) -> None:
+        """Makes sure that a reservation whose answer was lost holds nothing, now or later."""
+        ...
+
+    async def book(self, hold: Hold) -> None:
+        """Counts what was consumed, and is in the ledger, while the store was away.
+
+        Its amounts are what was consumed. Idempotent by id.
+        """
+        ...
+
+
+class GatewayQuotaStore(SharedQuotaStore, Protocol):
+    """A shared store as a gateway uses it: it keeps what the store could not be told."""
+
+    @property
+    def returning(self) -> bool:
+        """Whether it was away just now: other gateways may still have to tell it something."""
+        ...
+
+    def keep(self, hold: Hold) -> None:
+        """Has a renewal that failed repeated as soon as the store is back."""
+        ...
+
+    async def tend(self) -> None:
+        """Tells what is left to tell, work that runs first; called twice a second."""
         ...

@@ -20,7 +20,7 @@ from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import Meter, Unit
 from atrium_gateway.quota.measure import NANO_PER_COUNT
 from atrium_gateway.usage.billing import close_record
-from atrium_gateway.usage.consumption import consumption_query
+from atrium_gateway.usage.consumption import consumption_of, consumption_query
 from atrium_gateway.usage.framing import frame
 from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import (
@@ -177,20 +177,26 @@ class SpooledLedger:
         except (SQLAlchemyError, OSError) as err:
             raise _away() from err
 
-    async def consumed(self, tenant: str, meter: Meter) -> int:
+    async def consumed(self, tenant: str, meter: Meter, apart: Sequence[str] = ()) -> int:
         """What `tenant` consumed in the running window of `meter`, in internal counts.
+
+        Args:
+            tenant: Whose.
+            meter: What is counted.
+            apart: Ids of reservations whose events do not count.
 
         Raises:
             Unavailable: Disk or database refuse.
         """
         await self.flush()
         start, end = window_bounds(meter.window, int(self._clock() * 1000), meter.time_zone)
-        query = consumption_query(tenant, meter, start, end)
+        query = consumption_query(tenant, meter, start, end, apart=apart)
         try:
             async with self._engine.connect() as connection:
-                used = int(await connection.scalar(query) or 0)
+                rows = (await connection.execute(query)).all()
         except (SQLAlchemyError, OSError) as err:
             raise _away() from err
+        used = consumption_of(rows, apart=apart)
         return -(-used // NANO_PER_COUNT) if meter.unit is Unit.COST else used
 
 

@@ -42,6 +42,12 @@ class Ledger(Protocol):
         """Whether there is an event of this id."""
         ...
 
-    async def consumed(self, tenant: str, meter: Meter) -> int:
-        """What `tenant` consumed in the running window of `meter`, internal counts."""
+    async def consumed(self, tenant: str, meter: Meter, apart: Sequence[str] = ()) -> int:
+        """What `tenant` consumed in the running window of `meter`, internal counts.
+
+        Args:
+            tenant: Whose.
+            meter: What is counted.
+            apart: Ids of reservations whose events do not count.
+        """
         ...

@@ -133,6 +133,10 @@ class PriceBook:
             cost += int(units.pages * self._dearest_page)
         return cost
 
+    def charged(self, model: str) -> bool:
+        """Whether an outside provider charges for work of a model."""
+        return any(self.costs.get(model, {}).values())
+
     def provider_cost(self, model: str, units: Units, *, requests: int = 1) -> int:
         """The same for the operator: billionths of the currency, 0 where nothing is known."""
         rates = self._cost_rates.get(model)
