@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
+from zoneinfo import ZoneInfo
 
 from psycopg import AsyncConnection
 from sqlalchemy import func, select
@@ -26,15 +27,19 @@ from atrium_gateway.testing.servers import PostgresServer, postgres_server
 from atrium_gateway.usage.framing import frame
 from atrium_gateway.usage.records import Units, UsageEvent
 from atrium_gateway.usage.reports import Group, UsageReports
+from atrium_gateway.usage.reports_calendar import month_bounds
+from atrium_gateway.usage.rezone import rezone
 from atrium_gateway.usage.spool import Spool
 from atrium_gateway.usage.tables import (
     COUNTS,
     DAILY_DIMENSIONS,
     DIMENSIONS,
+    MONTHLY_DIMENSIONS,
     SUMS,
     usage_daily,
     usage_events,
     usage_hourly,
+    usage_monthly,
 )
 from atrium_gateway.usage.writer import LedgerWriter
 from tests.bench.report import console, table
@@ -45,8 +50,9 @@ START = datetime(2026, 5, 1, tzinfo=UTC)
 MONTH = timedelta(days=31)
 TENANTS = 40
 ROUNDS = 7
+ABROAD = "America/New_York"
 BLOCK = 20_000
-TABLES = (usage_events, usage_hourly, usage_daily)
+TABLES = (usage_events, usage_hourly, usage_daily, usage_monthly)
 COLUMNS = [column.name for column in usage_events.columns]
 VIEWS: dict[str, tuple[Group, ...]] = {
     "total": (),
@@ -133,12 +139,18 @@ async def load(server: PostgresServer, database: str, rows: int) -> None:
             f"INSERT INTO usage_hourly ({named}) SELECT {key}, {sums}, COUNT(*), {refunded} "  # noqa: S608
             f"FROM usage_events WHERE tenant <> 'drained' GROUP BY {key}"
         )
-        day = ", ".join(("tenant", "hour / 24", *DIMENSIONS[2:]))
+        day = ", ".join(("tenant", "hour / 24 * 86400000", *DIMENSIONS[2:]))
         sums = ", ".join(f"SUM({name})" for name in SUMS)
         named = ", ".join((*DAILY_DIMENSIONS, *SUMS))
         await db.execute(
             f"INSERT INTO usage_daily ({named}) SELECT {day}, {sums} FROM usage_hourly "  # noqa: S608
             f"WHERE tenant <> 'drained' GROUP BY {day}"
+        )
+        month = ", ".join(("tenant", str(int(START.timestamp()) * 1000), *DIMENSIONS[2:]))
+        named = ", ".join((*MONTHLY_DIMENSIONS, *SUMS))
+        await db.execute(
+            f"INSERT INTO usage_monthly ({named}) SELECT {month}, {sums} FROM usage_daily "  # noqa: S608
+            f"WHERE tenant <> 'drained' GROUP BY tenant, {', '.join(DIMENSIONS[2:])}"
         )
         for filled in TABLES:
             await db.execute(f"VACUUM ANALYZE {filled.name}")
@@ -152,25 +164,36 @@ async def month(engine: AsyncEngine) -> None:
 
     reports = UsageReports(engine, flush=nothing)
     shown: list[Sequence[str]] = []
-    periods = {
-        "month": (START, START + MONTH),
-        "month, edges within an hour": (
-            START + timedelta(minutes=17),
-            START + MONTH - timedelta(minutes=23),
+    for tenant in ("tenant0", "tenant7"):
+        for kept, zone in (("UTC", "UTC"), (ABROAD, ABROAD), (ABROAD, "Europe/Berlin")):
+            began = time.perf_counter()
+            await rezone(engine, tenant, kept)
+            if zone == kept != "UTC":
+                console.print(f"{tenant} moved to {kept} in {time.perf_counter() - began:.1f} s")
+            for name, (start, end) in periods(zone).items():
+                for view, by in VIEWS.items():
+                    took = []
+                    for _ in range(ROUNDS):
+                        began = time.perf_counter()
+                        await reports.groups(
+                            tenant, start=start, end=end, by=by, zone=ZoneInfo(zone)
+                        )
+                        took.append((time.perf_counter() - began) * 1000)
+                    label = f"{tenant}, {zone}, kept in {kept}, {name}, by {view}"
+                    shown.append((label, f"{median(took):,.0f}", f"{max(took):,.0f}"))
+    table("A month of usage, ms", ("query", "median", "max"), shown)
+
+
+def periods(zone: str) -> dict[str, tuple[datetime, datetime]]:
+    """The month of a zone, and one that begins and ends within hours far from midnight."""
+    start, end = month_bounds(START.year, START.month, ZoneInfo(zone))
+    return {
+        "month": (start, end),
+        "month less 9:17 and 13:23 hours": (
+            start + timedelta(hours=9, minutes=17),
+            end - timedelta(hours=13, minutes=23),
         ),
     }
-    for tenant in ("tenant0", "tenant7"):
-        for name, (start, end) in periods.items():
-            for view, by in VIEWS.items():
-                took = []
-                for _ in range(ROUNDS):
-                    began = time.perf_counter()
-                    await reports.groups(tenant, start=start, end=end, by=by)
-                    took.append((time.perf_counter() - began) * 1000)
-                shown.append(
-                    (f"{tenant}, {name}, by {view}", f"{median(took):,.0f}", f"{max(took):,.0f}")
-                )
-    table("A month of usage, ms", ("query", "median", "max"), shown)
 
 
 def spooled(folder: Path) -> None:

@@ -12,7 +12,10 @@ from atrium_gateway.audit.domain import Actor
 from atrium_gateway.audit.log import AuditFilter
 from atrium_gateway.database import metadata
 from atrium_gateway.quota.limits import Limit, Unit, Window
+from atrium_gateway.usage.records import Units, UsageEvent
+from atrium_gateway.usage.spool import Spool
 from atrium_gateway.usage.tables import usage_events, usage_hourly
+from atrium_gateway.usage.writer import LedgerWriter
 
 ADA = Actor(subject="ada", tenant="house")
 COUNTS = ("requests", "input_tokens", "cost_nano")
@@ -105,7 +108,7 @@ async def sums(desk, table, tenant=None):
 
 async def rows_naming(desk, tenant):
     """Rows of every table but those that remember it on purpose."""
-    kept = {"audit_entries", "tenant_deletions"}
+    kept = {"audit_entries", "tenant_deletions", "ledger_tenants"}
     found = {}
     async with desk.engine.connect() as connection:
         for name, table in metadata.tables.items():
@@ -192,6 +195,27 @@ async def test_without_the_tts_service_it_waits_and_what_came_late_is_made_anony
     assert (again.alias, again.finished_at) == (done.alias, done.finished_at)
     assert await rows_naming(two, "acme") == {}
     assert await sums(two, usage_events, done.alias) == [6, 11, 11112]
+
+
+async def test_what_running_requests_end_with_later_comes_under_the_anonymous_name(two, tmp_path):
+    done = await TenantDeletion(two, by=ADA, voices=None).delete("acme")
+    tables = (usage_events, usage_hourly)
+    before = [await sums(two, table, done.alias) for table in tables]
+    spool = Spool(tmp_path / "spool", segment_bytes=1, carry=list)
+    units = Units(9)
+    late = UsageEvent(
+        "late", "acme", "user-1", "chat", "m", "x", "r", 5, 7, "completed", units, units, key_id="k"
+    )
+    for _ in range(2):
+        await LedgerWriter(two.engine, spool, interval=1)._store([late])
+    assert await rows_naming(two, "acme") == {}
+    after = [await sums(two, table, done.alias) for table in tables]
+    assert after == [[requests + 1, tokens + 9, cost] for requests, tokens, cost in before]
+    async with two.engine.connect() as connection:
+        subjects = select(usage_events.c.subject, usage_events.c.key_id).distinct()
+        rows = await connection.execute(subjects.where(usage_events.c.tenant == done.alias))
+        assert [tuple(row) for row in rows] == [("deleted", None)]
+    await spool.close()
 
 
 _CATALOGUE = "models: [{id: m, service: llm, capabilities: [chat], engine: fake}]"

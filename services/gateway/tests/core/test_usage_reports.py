@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, time, timedelta
-from itertools import count, pairwise
+from itertools import count
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,9 +16,19 @@ from atrium_gateway.database import open_engine, upgrade
 from atrium_gateway.testing.servers import postgres_server
 from atrium_gateway.usage.records import Units, UsageEvent
 from atrium_gateway.usage.reports import Bucket, Filters, Group, UsageReports
-from atrium_gateway.usage.reports_calendar import DAY_MS, cover, cover_days, month_bounds, unix_ms
+from atrium_gateway.usage.reports_calendar import DAY_MS, month_bounds, unix_ms
+from atrium_gateway.usage.reports_cover import (
+    Level,
+    cover,
+    cover_buckets,
+    cover_from_hours,
+    cover_whole,
+    hour_around,
+)
+from atrium_gateway.usage.rezone import rezone
 from atrium_gateway.usage.spool import Spool
 from atrium_gateway.usage.writer import LedgerWriter
+from atrium_gateway.usage.zones import day_around, month_around
 
 HOUR = timedelta(hours=1)
 HOUR_MS = 3_600_000
@@ -186,12 +196,17 @@ def told(group):
     happened=st.lists(rows, max_size=30),
     asked=st.lists(questions(), min_size=1, max_size=3),
     page=st.integers(1, 7),
+    moves=st.lists(st.sampled_from(ZONES), max_size=2),
 )
-async def test_reports_are_the_sum_of_the_events(ledger, happened, asked, page):
+async def test_reports_are_the_sum_of_the_events(ledger, happened, asked, page, moves):
     writer, reports = ledger
     tenant, other = f"t{next(TENANTS)}", f"t{next(TENANTS)}"
     events = [event(tenant, number, row) for number, row in enumerate(happened)]
-    await writer._store([*events, *(event(other, n, row) for n, row in enumerate(happened))])
+    await writer._store([event(other, number, row) for number, row in enumerate(happened)])
+    await writer._store(events[::2])
+    for zone in moves:
+        assert await rezone(writer._engine, tenant, zone)
+    await writer._store(events)
     for question in asked:
         wanted = expected(events, **question)
         found = [told(group) for group in await reports.groups(tenant, **question)]
@@ -215,17 +230,44 @@ async def test_reports_are_the_sum_of_the_events(ledger, happened, asked, page):
 
 @given(
     st.integers(0, 10**12),
-    st.integers(1, 50 * 24 * HOUR_MS),
-    st.sampled_from(ZONES).map(ZoneInfo),
+    st.integers(1, 100 * DAY_MS),
+    st.sampled_from(ZONES),
+    st.sampled_from(ZONES),
 )
-def test_a_cover_has_every_millisecond_once(start, length, zone):
-    for covered in (cover(start, start + length), cover_days(start, start + length, zone)):
-        spans = [(span.start * HOUR_MS, span.end * HOUR_MS) for span in covered.hours]
-        spans += [(span.start * DAY_MS, span.end * DAY_MS) for span in covered.days]
-        spans = sorted(spans + [(span.start, span.end) for span in covered.edges])
-        assert spans[0][0] == start
-        assert spans[-1][1] == start + length
-        assert all(one[1] == two[0] for one, two in pairwise(spans))
+def test_a_cover_counts_every_millisecond_of_the_period_once_and_no_other(
+    start, length, kept, zone
+):
+    end = start + length
+    days, own = lambda ms: day_around(ms, zone), lambda ms: day_around(ms, kept)
+    within = {Level.MONTH: lambda ms: month_around(ms, kept), Level.DAY: own}
+    within[Level.HOUR] = hour_around
+    first, beyond = days(start)
+    for covered, lo, hi in (
+        (cover(start, end, kept), start, end),
+        (cover_buckets(start, end, days, kept), start, end),
+        (cover_whole(start, end, own, kept, Level.DAY), start, end),
+        (cover_whole(start, end, hour_around, kept, Level.HOUR), start, end),
+        (cover_from_hours(first, beyond), first, beyond),
+    ):
+        changes = defaultdict(int)
+        for piece in covered:
+            assert piece.start < piece.end
+            for edge in (piece.start, piece.end):
+                if piece.level in within:
+                    assert within[piece.level](edge)[0] == edge, piece
+            changes[piece.start] += piece.sign
+            changes[piece.end] -= piece.sign
+        assert {at: change for at, change in changes.items() if change} == {lo: 1, hi: -1}
+
+
+@given(st.integers(0, 10**12), st.integers(1, 100 * DAY_MS), st.sampled_from(ZONES))
+def test_the_ends_of_a_period_take_few_rows(start, length, kept):
+    rows = {Level.HOUR: 0, Level.EVENT: 0}
+    for piece in cover(start, start + length, kept):
+        if piece.level in rows:
+            rows[piece.level] += piece.end - piece.start
+    assert rows[Level.HOUR] <= DAY_MS + HOUR_MS
+    assert rows[Level.EVENT] <= 2 * HOUR_MS
 
 
 def test_months_are_those_of_the_zone():

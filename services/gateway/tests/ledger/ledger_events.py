@@ -118,7 +118,7 @@ def days_of(hours: Sums) -> Sums:
     """Hourly sums by days, summed the plain way."""
     days: Sums = {}
     for (tenant, hour, *rest), counts in hours.items():
-        key = (tenant, hour // 24, *rest)
+        key = (tenant, hour // 24 * 24 * HOUR_MS, *rest)
         days[key] = [a + b for a, b in zip(days.get(key, [0] * len(counts)), counts, strict=True)]
     return days
 

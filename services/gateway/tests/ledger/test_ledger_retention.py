@@ -9,14 +9,15 @@ from itertools import count
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ledger_events import HOUR_MS, event_id, ids_of, make_event, rolled_up
-from sqlalchemy import update
+from ledger_events import HOUR_MS, event_id, ids_of, make_event, rolled_up, rolled_up_days
+from sqlalchemy import select, update
 
 from atrium_gateway.usage.export import Format, export_events, write_events
+from atrium_gateway.usage.framing import unframe
 from atrium_gateway.usage.records import Units
 from atrium_gateway.usage.retention import Retention
 from atrium_gateway.usage.spool import Spool
-from atrium_gateway.usage.tables import usage_hourly
+from atrium_gateway.usage.tables import ledger_late, usage_hourly
 from atrium_gateway.usage.writer import LedgerWriter
 
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -59,15 +60,44 @@ async def test_what_the_sums_lack_is_never_deleted(engine, store, column):
     assert await ids_of(engine) == {event_id(1): 1}
 
 
-async def test_a_late_event_of_an_hour_that_is_gone_counts_and_goes_with_the_next_run(
+async def test_a_spool_that_comes_back_after_its_events_were_deleted_counts_nothing_twice(
     engine, store
 ):
-    await store([make_event(1)])
+    spool = [make_event(n, started_ms=n % 4 * HOUR_MS) for n in range(8)]
+    await store(spool)
+    before = await rolled_up(engine), await rolled_up_days(engine)
+    assert (await Retention(engine).apply(hour(2))).deleted == 4
+    never_seen = make_event(100, started_ms=HOUR_MS)
+    for _ in range(2):
+        await store([*spool, never_seen])
+        assert (await rolled_up(engine), await rolled_up_days(engine)) == before
+        assert len(await ids_of(engine)) == 4
+    # What may or may not have been counted is kept for a person to look at.
+    async with engine.connect() as connection:
+        rows = (await connection.execute(select(ledger_late))).all()
+    kept = {row.id: unframe(row.event.rstrip().encode()) for row in rows}
+    assert kept == {each.id: each for each in [*spool, never_seen] if each.started_ms < 2 * HOUR_MS}
+    await store([make_event(200, started_ms=2 * HOUR_MS)])
+    assert len(await ids_of(engine)) == 5
+
+
+async def test_what_retention_kept_is_known_when_it_comes_back(engine, store):
+    made = [make_event(n, started_ms=n * HOUR_MS) for n in range(3)]
+    await store(made)
+    async with engine.begin() as connection:
+        lacking = update(usage_hourly).where(usage_hourly.c.hour == 1)
+        await connection.execute(lacking.values(events=0))
     await Retention(engine).apply(hour(9))
-    await store([make_event(2)])
-    ((_, sums),) = (await rolled_up(engine)).items()
-    assert sums[0] == 2
-    assert (await Retention(engine).apply(hour(9))).deleted == 1
+    await store([made[1]])
+    async with engine.connect() as connection:
+        assert (await connection.execute(select(ledger_late))).all() == []
+
+
+async def test_the_mark_never_goes_back(engine, store):
+    await Retention(engine).apply(hour(9))
+    await Retention(engine).apply(hour(3))
+    await store([make_event(1, started_ms=5 * HOUR_MS)])
+    assert await ids_of(engine) == {}
 
 
 async def exported(engine, form: Format, *, tenant: str = "acme", **options) -> str:

@@ -1,7 +1,5 @@
 """Takes a tenant's name, its users and keys out of the ledger, and leaves every sum."""
 
-from typing import Final
-
 from sqlalchemy import (
     BigInteger,
     Executable,
@@ -16,19 +14,22 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from atrium_gateway.database import metadata
-from atrium_gateway.usage.tables import usage_events
+from atrium_gateway.database import metadata, upsert
+from atrium_gateway.usage.kept import NOBODY, kept_zone
+from atrium_gateway.usage.lock import write_alone
+from atrium_gateway.usage.tables import ledger_late, ledger_tenants, usage_events
 
-NOBODY: Final = "deleted"
-"""Who used what, after that."""
 _BATCH = 10_000
 
 
 async def anonymise(engine: AsyncEngine, tenant: str, alias: str) -> None:
     """Moves events and roll-ups of `tenant` to `alias`; safe to repeat, and to break off.
 
-    Events go in batches, each by itself: a large ledger must not be one transaction.
+    What is written from now on comes under the alias at once: requests that were running end
+    later, and other gateways' spools hold what they did. Events go in batches, each by
+    itself: a large ledger must not be one transaction.
     """
+    await _rename(engine, tenant, alias)
     some = select(usage_events.c.id).where(usage_events.c.tenant == tenant).limit(_BATCH)
     nameless = (
         update(usage_events)
@@ -40,12 +41,31 @@ async def anonymise(engine: AsyncEngine, tenant: str, alias: str) -> None:
             if (await connection.execute(nameless)).rowcount < _BATCH:
                 break
     for table in _rollups():
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:
+            # A batch that is added meanwhile would be lost between the sums and their removal.
+            await write_alone(connection)
             rows = (await connection.execute(_merged(table, (tenant, alias), alias))).mappings()
             merged = [dict(row) for row in rows]
             await connection.execute(delete(table).where(table.c.tenant.in_((tenant, alias))))
             if merged:
                 await connection.execute(insert(table), merged)
+            await connection.commit()
+
+
+async def _rename(engine: AsyncEngine, tenant: str, alias: str) -> None:
+    async with engine.connect() as connection:
+        await write_alone(connection)
+        zone = await kept_zone(connection, tenant)
+        put = upsert(connection.dialect.name)(ledger_tenants)
+        for name, stands in ((tenant, alias), (alias, None)):
+            kept = put.values(tenant=name, zone=zone, alias=stands)
+            await connection.execute(
+                kept.on_conflict_do_update(
+                    index_elements=[ledger_tenants.c.tenant], set_={"alias": stands}
+                )
+            )
+        await connection.execute(delete(ledger_late).where(ledger_late.c.tenant == tenant))
+        await connection.commit()
 
 
 def _rollups() -> list[Table]:

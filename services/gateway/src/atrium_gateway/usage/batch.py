@@ -14,7 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atrium_gateway.database import DriverInsert, DriverValue
 from atrium_gateway.usage.rollup import RollUps
-from atrium_gateway.usage.tables import SUMS, usage_daily, usage_events, usage_hourly
+from atrium_gateway.usage.tables import (
+    SUMS,
+    usage_daily,
+    usage_events,
+    usage_hourly,
+    usage_monthly,
+)
 
 Rows = Sequence[Mapping[str, DriverValue]]
 
@@ -23,14 +29,11 @@ class Batch(Protocol):
     """Writes rows within the transaction of a connection."""
 
     async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
-        """Inserts rows of `usage_events` whose ids are not there yet; returns those ids.
-
-        May start the transaction anew: it comes first.
-        """
+        """Inserts rows of `usage_events` whose ids are not there yet; returns those ids."""
         ...
 
     async def add_sums(self, connection: AsyncConnection, sums: RollUps) -> None:
-        """Adds sums to those that are there, hours before days."""
+        """Adds sums to those that are there: hours, then days, then months."""
         ...
 
 
@@ -43,7 +46,9 @@ class PostgresBatch:
             f"INSERT INTO usage_events ({names}) SELECT {names} "
             f"{_rows_of(usage_events)} ON CONFLICT (id) DO NOTHING RETURNING id"
         )
-        self._add_hours, self._add_days = map(_addition, (usage_hourly, usage_daily))
+        self._add_hours, self._add_days, self._add_months = map(
+            _addition, (usage_hourly, usage_daily, usage_monthly)
+        )
 
     async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
         """Inserts what is new."""
@@ -54,6 +59,7 @@ class PostgresBatch:
         """Adds them up."""
         await connection.exec_driver_sql(self._add_hours, (_json(sums.hourly),))
         await connection.exec_driver_sql(self._add_days, (_json(sums.daily),))
+        await connection.exec_driver_sql(self._add_months, (_json(sums.monthly),))
 
 
 class SqliteBatch:
@@ -69,14 +75,18 @@ class SqliteBatch:
         )
         self._insert = DriverInsert(new_only, dialect)
         self._insert_returning = new_only.returning(usage_events.c.id)
-        self._add_hours, self._add_days = map(_sqlite_addition, (usage_hourly, usage_daily))
+        self._add_hours, self._add_days, self._add_months = map(
+            _sqlite_addition, (usage_hourly, usage_daily, usage_monthly)
+        )
 
     async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
         """Inserts what is new."""
+        await connection.exec_driver_sql("SAVEPOINT batch")
         if await self._insert.execute(connection, rows) == len(rows):
             return {str(row["id"]) for row in rows}
-        # Some were there already; which ones, only the slower statement tells.
-        await connection.rollback()
+        # Some were there already; which ones, only the slower statement tells. The
+        # transaction goes on: what was read in it must hold.
+        await connection.exec_driver_sql("ROLLBACK TO batch")
         inserted = await connection.execute(self._insert_returning, list(rows))
         return {row[0] for row in inserted}
 
@@ -84,6 +94,7 @@ class SqliteBatch:
         """Adds them up."""
         await connection.execute(self._add_hours, list(sums.hourly))
         await connection.execute(self._add_days, list(sums.daily))
+        await connection.execute(self._add_months, list(sums.monthly))
 
 
 def batch_for(dialect: Dialect) -> Batch:

@@ -7,16 +7,15 @@ others' rows from it.
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 
-import msgspec
 from sqlalchemy import ColumnElement, Executable, Row, and_, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import InvalidArgument, Unavailable
 from atrium_gateway.database_scope import TenantScope
+from atrium_gateway.usage.kept import kept_zone
 from atrium_gateway.usage.price_store import PriceRepository
-from atrium_gateway.usage.records import REFUNDED
-from atrium_gateway.usage.reports_calendar import moment_of, unix_ms
+from atrium_gateway.usage.reports_calendar import unix_ms
 from atrium_gateway.usage.reports_prices import UnitPrices
 from atrium_gateway.usage.reports_query import (
     BUCKET,
@@ -24,6 +23,7 @@ from atrium_gateway.usage.reports_query import (
     event_filters,
     report_query,
 )
+from atrium_gateway.usage.reports_rows import event_of, group_of
 from atrium_gateway.usage.reports_views import (
     DIMENSIONS,
     EVERYTHING,
@@ -33,7 +33,6 @@ from atrium_gateway.usage.reports_views import (
     Group,
     Totals,
     UsageGroup,
-    totals_of,
 )
 from atrium_gateway.usage.tables import usage_events
 
@@ -109,8 +108,8 @@ class UsageReports:
         if after and not _fits(after, report):
             raise InvalidArgument("page belongs to another report.", field="page")
         await self._flush()
-        rows = await self._rows(tenant, report_query(report, limit=limit, after=after))
-        return [_group(row, report) for row in rows if row.requests is not None]
+        rows = await self._summed(report, limit=limit, after=after)
+        return [group_of(row, report) for row in rows]
 
     async def all_groups(
         self,
@@ -191,7 +190,7 @@ class UsageReports:
             .order_by(table.started_ms.desc(), table.id.desc())
             .limit(limit)
         )
-        return [_event(row) for row in await self._rows(tenant, query)]
+        return [event_of(row) for row in await self._rows(tenant, query)]
 
     async def prices(self) -> UnitPrices:
         """Every price that ever held.
@@ -216,6 +215,21 @@ class UsageReports:
             table.started_ms <= started,
             or_(table.started_ms < started, table.id < event_id),
         )
+
+    async def _summed(
+        self, report: Report, *, limit: int | None, after: Sequence[int | str]
+    ) -> Sequence[Row[tuple[object, ...]]]:
+        try:
+            async with TenantScope(self._engine, report.tenant).connect() as connection:
+                kept = ""
+                # Days that moved to another zone meanwhile are asked for again.
+                while kept != (zone := await kept_zone(connection, report.tenant)):
+                    kept = zone
+                    query = report_query(report, kept, limit=limit, after=after)
+                    rows = (await connection.execute(query)).all()
+        except (SQLAlchemyError, OSError) as err:
+            raise _away() from err
+        return rows
 
     async def _rows(self, tenant: str, query: Executable) -> Sequence[Row[tuple[object, ...]]]:
         try:
@@ -257,41 +271,3 @@ def _fits(place: Sequence[int | str], report: Report) -> bool:
     kinds = [int if name == BUCKET else str for name in report.columns]
     storable = ("\0" not in part if isinstance(part, str) else abs(part) < _INT64 for part in place)
     return [type(part) for part in place] == kinds and all(storable)
-
-
-def _group(row: Row[tuple[object, ...]], report: Report) -> UsageGroup:
-    place: tuple[int | str, ...] = tuple(row._mapping[name] for name in report.columns)
-    named = dict(zip(report.columns, place, strict=True))
-    start = named.pop(BUCKET, None)
-    shown = {group.value: str(named[name]) for group, name in DIMENSIONS.items() if name in named}
-    return UsageGroup(
-        start=None if start is None else moment_of(int(start)),
-        capability=shown.get(Group.CAPABILITY),
-        model=shown.get(Group.MODEL),
-        key=shown.get(Group.KEY),
-        user=shown.get(Group.USER),
-        status=shown.get(Group.STATUS),
-        totals=totals_of(row, refunded=int(row.refunded)),
-        place=place,
-    )
-
-
-def _event(row: Row[tuple[object, ...]]) -> EventView:
-    return EventView(
-        id=row.id,
-        subject=row.subject,
-        key_id=row.key_id,
-        capability=row.capability,
-        model=row.model,
-        engine=row.engine,
-        method=row.method,
-        request_id=row.request_id,
-        started_at=moment_of(row.started_ms),
-        ended_at=moment_of(row.ended_ms),
-        outcome=row.outcome,
-        reason=row.reason,
-        estimated=row.estimated,
-        reserved=msgspec.json.decode(row.reserved, type=dict[str, int]),
-        price_version=row.price_version,
-        totals=totals_of(row, refunded=int(row.outcome == REFUNDED)),
-    )

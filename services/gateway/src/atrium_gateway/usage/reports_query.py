@@ -1,16 +1,19 @@
-"""The SQL of reports: full days and hours from roll-ups, what is left of the period from events.
+"""The SQL of reports: signed pieces of roll-ups and events, and their sums.
 
-The parts are disjoint, so their sum is exact for any period. `reports.py` runs it.
+The pieces make up any period exactly (`reports_cover.py`). `reports.py` runs it, and
+`rezone.py` makes roll-ups of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
+from typing import Final
 
 from sqlalchemy import (
-    CTE,
     BigInteger,
     ColumnElement,
+    FromClause,
+    Integer,
     Select,
     SelectBase,
     Table,
@@ -26,24 +29,40 @@ from sqlalchemy import (
 
 from atrium_common.errors import InvalidArgument
 from atrium_gateway.usage.records import REFUNDED
-from atrium_gateway.usage.reports_calendar import (
-    DAY_MS,
-    HOUR_MS,
-    Cover,
-    Span,
+from atrium_gateway.usage.reports_calendar import DAY_MS, HOUR_MS, unix_ms
+from atrium_gateway.usage.reports_cover import (
+    Level,
+    Piece,
+    check_days,
     cover,
-    cover_days,
-    unix_ms,
+    cover_buckets,
+    cover_whole,
+    hour_around,
 )
-from atrium_gateway.usage.reports_views import DIMENSIONS, Bucket, Filters, Group
-from atrium_gateway.usage.tables import COUNTS, usage_daily, usage_events, usage_hourly
+from atrium_gateway.usage.reports_views import DIMENSIONS, EVERYTHING, Bucket, Filters, Group
+from atrium_gateway.usage.tables import (
+    COUNTS,
+    usage_daily,
+    usage_events,
+    usage_hourly,
+    usage_monthly,
+)
+from atrium_gateway.usage.zones import day_around
 
-BUCKET = "bucket"
+BUCKET: Final = "bucket"
 """Column of a row that says where its bucket begins, Unix ms."""
-_LENGTHS = {Bucket.MINUTE: 60_000, Bucket.HOUR: HOUR_MS, Bucket.DAY: DAY_MS}
-_PLAIN_SPANS = 64
-"""So many spans, two months of days with their edges, are queries of their own."""
-_SUMMED = (*COUNTS, "refunded")
+SHOWN: Final = (*COUNTS, "refunded")
+"""What a report sums."""
+_MINUTE_MS: Final = 60_000
+_PLAIN: Final = 64
+"""So many pieces of one level are queries of their own."""
+_TABLES: Final[dict[Level, tuple[Table, ColumnElement[int], int]]] = {
+    Level.MONTH: (usage_monthly, usage_monthly.c.month, 1),
+    Level.DAY: (usage_daily, usage_daily.c.day, 1),
+    Level.HOUR: (usage_hourly, usage_hourly.c.hour, HOUR_MS),
+    Level.EVENT: (usage_events, usage_events.c.started_ms, 1),
+}
+"""Where pieces are, their column of time, and milliseconds of one of its units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +88,6 @@ class Report:
     only: Filters
 
     @property
-    def by_local_day(self) -> bool:
-        """Whether its days are no days of UTC, so that they are counted out one by one."""
-        return self.bucket is Bucket.DAY and str(self.zone) != str(UTC)
-
-    @property
     def columns(self) -> tuple[str, ...]:
         """Columns that name a group, in the order of the rows."""
         named = tuple(name for group, name in DIMENSIONS.items() if group in self.by)
@@ -81,105 +95,149 @@ class Report:
 
 
 def report_query(
-    report: Report, *, limit: int | None = None, after: Sequence[int | str] = ()
+    report: Report, kept: str, *, limit: int | None = None, after: Sequence[int | str] = ()
 ) -> Select[tuple[object, ...]]:
     """The rows of a report: its columns, then the sums, in the order of the columns.
 
     Args:
         report: What to sum.
+        kept: Zone of the days that the ledger keeps of the tenant.
         limit: Most rows.
         after: Place of the row to go on after, as long as the columns.
 
     Raises:
         InvalidArgument: The period is empty, or too long for its buckets.
     """
-    covered = _covered(report)
+    query = sums_query(
+        report.tenant, _pieces(report, kept), columns=report.columns, only=report.only
+    )
+    named = [query.selected_columns[name] for name in report.columns]
+    query = query.order_by(*named).limit(limit)
+    return query.where(tuple_(*named) > tuple_(*after)) if after else query
+
+
+def sums_query(
+    tenant: str,
+    pieces: Iterable[Piece],
+    *,
+    columns: Sequence[str],
+    sums: Sequence[str] = SHOWN,
+    only: Filters = EVERYTHING,
+) -> Select[tuple[object, ...]]:
+    """`columns` and the sums of `pieces`, one row for each group that has events.
+
+    Args:
+        tenant: Whose.
+        pieces: What is summed; at least one.
+        columns: What groups are named by.
+        sums: What is summed of each.
+        only: Which events count.
+    """
+    by_level: dict[Level, list[Piece]] = {}
+    for piece in pieces:
+        by_level.setdefault(piece.level, []).append(piece)
     parts = [
-        *_part(report, usage_daily, usage_daily.c.day, covered.days, unit=DAY_MS),
-        *_part(report, usage_hourly, usage_hourly.c.hour, covered.hours, unit=HOUR_MS),
-        *_part(report, usage_events, usage_events.c.started_ms, covered.edges, unit=1),
+        part
+        for level, found in sorted(by_level.items())
+        for part in _parts(tenant, level, found, columns=columns, sums=sums, only=only)
     ]
     rows = union_all(*parts).subquery("parts")
-    columns = [rows.c[name] for name in report.columns]
-    sums = [func.sum(rows.c[name]).label(name) for name in _SUMMED]
-    query = select(*columns, *sums).group_by(*columns).order_by(*columns).limit(limit)
-    if after:
-        query = query.where(tuple_(*columns) > tuple_(*after))
-    return query
+    named = [rows.c[name] for name in columns]
+    summed = [func.sum(rows.c[name]).label(name) for name in sums]
+    # What was added and taken off again is no group.
+    return select(*named, *summed).group_by(*named).having(func.sum(rows.c.counted) > 0)
 
 
-def _covered(report: Report) -> Cover:
+def _pieces(report: Report, kept: str) -> Sequence[Piece]:
     start, end = unix_ms(report.start), unix_ms(report.end)
     if end <= start:
         raise InvalidArgument("end_time must be after start_time.", field="end_time")
     if report.bucket is Bucket.MINUTE:
         if end - start > DAY_MS:
             raise InvalidArgument("A report by minutes spans at most a day.", field="end_time")
-        return Cover([], [], [Span(0, start, end)])
-    if report.by_local_day:
-        return cover_days(start, end, report.zone)
-    return cover(start, end, days=report.bucket is not Bucket.HOUR)
+        return [Piece(Level.EVENT, start, end, 1, None)]
+    if report.bucket is Bucket.HOUR:
+        return cover_whole(start, end, hour_around, kept, Level.HOUR)
+    if report.bucket is None:
+        return cover(start, end, kept)
+    zone = str(report.zone)
+    if zone == kept:
+        return cover_whole(start, end, lambda ms: day_around(ms, zone), kept, Level.DAY)
+    check_days(start, end)
+    return cover_buckets(start, end, lambda ms: day_around(ms, zone), kept)
 
 
-def _part(
-    report: Report, table: Table, time: ColumnElement[int], spans: Sequence[Span], *, unit: int
+def _parts(
+    tenant: str,
+    level: Level,
+    pieces: Sequence[Piece],
+    *,
+    columns: Sequence[str],
+    sums: Sequence[str],
+    only: Filters,
 ) -> list[SelectBase]:
-    """The rows of `table` in `spans`, unsummed; nothing if there are no spans.
-
-    Args:
-        report: What is summed.
-        table: Events or roll-ups.
-        time: Its column of time.
-        spans: In its units.
-        unit: Milliseconds of one unit.
-    """
-    if not spans:
-        return []
-    wanted = [table.c.tenant == report.tenant, *_filters(table, report.only)]
-    bucket = _bucket(report, time, unit=unit)
-    if len(spans) <= _PLAIN_SPANS:
+    """The rows of pieces of one level, unsummed, with their signs."""
+    table, time, unit = _TABLES[level]
+    wanted = [table.c.tenant == tenant, *_filters(table, only)]
+    if len(pieces) <= _PLAIN:
         # Plain bounds: the database's planner knows how much lies between them.
         return [
-            select(*_columns(report, table, _day(span) if report.by_local_day else bucket)).where(
-                *wanted, time >= span.start, time < span.end
-            )
-            for span in spans
+            select(
+                *_columns(level, columns, sums, bucket=_bucket(level, piece), sign=piece.sign)
+            ).where(*wanted, time >= piece.start // unit, time < piece.end // unit)
+            for piece in pieces
         ]
-    listed = _listed(spans, table)
+    listed = _listed(pieces, unit, f"pieces_of_{table.name}")
     wanted += [time >= listed.c.first, time < listed.c.beyond]
-    shown = _columns(report, table, listed.c.day if report.by_local_day else bucket)
+    shown = _columns(level, columns, sums, bucket=listed.c.bucket, sign=listed.c.sign)
     return [select(*shown).select_from(listed, table).where(*wanted)]
 
 
-def _listed(spans: Sequence[Span], table: Table) -> CTE:
-    """The spans as a table of their own: each becomes one search in the index."""
-    numbers = (column(name, BigInteger) for name in ("day", "first", "beyond"))
-    return values(*numbers, name="spans").data(list(spans)).cte(f"spans_of_{table.name}")
+def _listed(pieces: Sequence[Piece], unit: int, name: str) -> FromClause:
+    """The pieces as a table of their own: each becomes one search in the index."""
+    numbers = (column(each, BigInteger) for each in ("bucket", "first", "beyond"))
+    rows = [(p.bucket or 0, p.start // unit, p.end // unit, p.sign) for p in pieces]
+    listed = values(*numbers, column("sign", Integer), name="listed", literal_binds=True)
+    return listed.data(rows).cte(name)
 
 
-def _day(span: Span) -> ColumnElement[int]:
-    return literal_column(str(span.bucket), BigInteger)
-
-
-def _bucket(report: Report, time: ColumnElement[int], *, unit: int) -> ColumnElement[int]:
-    """Start of the bucket around `time`, by arithmetic over UTC."""
-    if report.bucket is None:
-        return literal_column("0", BigInteger)
-    ms = time * literal_column(str(unit), BigInteger) if unit != 1 else time
-    return ms - ms % literal_column(str(_LENGTHS[report.bucket]), BigInteger)
+def _bucket(level: Level, piece: Piece) -> ColumnElement[int]:
+    if piece.bucket is not None:
+        return literal_column(str(piece.bucket), BigInteger)
+    _, time, unit = _TABLES[level]
+    if level is Level.EVENT:
+        return time - time % literal_column(str(_MINUTE_MS), BigInteger)
+    return time * literal_column(str(unit), BigInteger) if unit != 1 else time
 
 
 def _columns(
-    report: Report, table: Table, bucket: ColumnElement[int]
+    level: Level,
+    columns: Sequence[str],
+    sums: Sequence[str],
+    *,
+    bucket: ColumnElement[int],
+    sign: ColumnElement[int] | int,
 ) -> Sequence[ColumnElement[int] | ColumnElement[object]]:
-    refunded = (
-        case((table.c.outcome == REFUNDED, 1), else_=0)
-        if table is usage_events
-        else table.c.refunded
-    )
-    named = [_dimension(table, name) for name in report.columns if name != BUCKET]
-    counts = [table.c[name] for name in COUNTS]
-    return [bucket.label(BUCKET), *named, *counts, refunded.label("refunded")]
+    table = _TABLES[level][0]
+    named = [
+        bucket.label(BUCKET) if name == BUCKET else _dimension(table, name) for name in columns
+    ]
+    counts = [_signed(_count(table, name), sign).label(name) for name in sums]
+    return [*named, *counts, _signed(_count(table, "events"), sign).label("counted")]
+
+
+def _count(table: Table, name: str) -> ColumnElement[int]:
+    if table is not usage_events or name in table.c:
+        return table.c[name]
+    if name == "events":
+        return literal_column("1", BigInteger)
+    return case((table.c.outcome == REFUNDED, 1), else_=0)
+
+
+def _signed(count: ColumnElement[int], sign: ColumnElement[int] | int) -> ColumnElement[int]:
+    if isinstance(sign, int):
+        return count if sign == 1 else -count
+    return count * sign
 
 
 def _dimension(table: Table, name: str) -> ColumnElement[object]:

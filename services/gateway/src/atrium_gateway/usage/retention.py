@@ -13,13 +13,21 @@ import structlog
 from sqlalchemy import delete, func, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from atrium_gateway.usage.tables import COUNTS, usage_events, usage_hourly
+from atrium_gateway.database import upsert
+from atrium_gateway.usage.lock import write_alone
+from atrium_gateway.usage.tables import (
+    COUNTS,
+    RETAINED,
+    ledger_marks,
+    usage_events,
+    usage_hourly,
+)
 
 _log = structlog.get_logger(__name__)
 
 SHORTEST: Final = timedelta(days=35)
 """Events younger than this are never deleted: months whose edges are not those of hours are
-counted from them, and a spool that comes back must meet them to add nothing twice."""
+counted from them, and what a spool brings later than this is not counted (`late.py`)."""
 
 _HOUR_MS: Final = 3_600_000
 _HOURS_AT_ONCE: Final = 24
@@ -60,6 +68,8 @@ class Retention:
             dry_run: Counts what would be deleted.
         """
         last_hour = int(before.timestamp() * 1000) // _HOUR_MS
+        if not dry_run:
+            await self._mark(last_hour * _HOUR_MS)
         deleted = kept = 0
         for tenant in await self._tenants():
             hour = await self._oldest(tenant, 0)
@@ -69,6 +79,26 @@ class Retention:
                 deleted, kept = deleted + gone, kept + left
                 hour = await self._oldest(tenant, end)
         return Retained(deleted, kept)
+
+    async def _mark(self, before_ms: int) -> None:
+        """Notes from when on every event is remembered, before any is deleted.
+
+        What a gateway adds from now on, it adds in view of the mark (`late.py`).
+        """
+        async with self._engine.connect() as connection:
+            await write_alone(connection)
+            made = upsert(connection.dialect.name)(ledger_marks).values(
+                name=RETAINED, value=before_ms
+            )
+            later = made.excluded.value > ledger_marks.c.value
+            await connection.execute(
+                made.on_conflict_do_update(
+                    index_elements=[ledger_marks.c.name],
+                    set_={"value": made.excluded.value},
+                    where=later,
+                )
+            )
+            await connection.commit()
 
     async def _tenants(self) -> Sequence[str]:
         async with self._engine.connect() as connection:

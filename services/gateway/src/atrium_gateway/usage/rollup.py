@@ -1,15 +1,15 @@
-"""Sums events by hours, days and all that usage is grouped by; the writer adds them up."""
+"""Sums events by hours, days, months and all that usage is grouped by; the writer adds them up."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from atrium_gateway.usage.kept import Kept
 from atrium_gateway.usage.records import REFUNDED, UsageEvent
 from atrium_gateway.usage.rows import counts_of
-from atrium_gateway.usage.tables import DAILY_DIMENSIONS, DIMENSIONS, SUMS
+from atrium_gateway.usage.tables import DAILY_DIMENSIONS, DIMENSIONS, MONTHLY_DIMENSIONS, SUMS
+from atrium_gateway.usage.zones import day_around, month_around
 
 _MS_PER_HOUR = 3_600_000
-
-_HOURS_PER_DAY = 24
 
 RollUpKey = tuple[str, int, str, str, str, str, str]
 Sums = dict[RollUpKey, list[int]]
@@ -22,20 +22,28 @@ class RollUps:
 
     hourly: Sequence[SumRow]
     daily: Sequence[SumRow]
+    monthly: Sequence[SumRow]
 
 
-def roll_up(events: Iterable[UsageEvent]) -> RollUps:
-    """The sums of `events`."""
+def roll_up(events: Iterable[UsageEvent], kept: Kept) -> RollUps:
+    """The sums of `events`, by days and months of the zones that `kept` names."""
     hours: Sums = {}
+    days: Sums = {}
     for event in events:
         counts = [*counts_of(event), event.provider_cost_nano, 1, int(event.outcome == REFUNDED)]
-        _add(hours, _key(event), counts)
-    days: Sums = {}
-    for (tenant, hour, *rest), counts in hours.items():
-        capability, model, key_id, subject, outcome = rest
-        day = hour // _HOURS_PER_DAY
-        _add(days, (tenant, day, capability, model, key_id, subject, outcome), counts)
-    return RollUps(_rows(hours, DIMENSIONS), _rows(days, DAILY_DIMENSIONS))
+        rest = (event.capability, event.model, event.key_id or "", event.subject, event.outcome)
+        started, tenant = event.started_ms, event.tenant
+        _add(hours, (tenant, started // _MS_PER_HOUR, *rest), counts)
+        # From events, for not every zone's days begin at an hour of UTC.
+        _add(days, (tenant, day_around(started, kept.zone(tenant))[0], *rest), counts)
+    months: Sums = {}
+    for (tenant, day, *named), counts in days.items():
+        capability, model, key_id, subject, outcome = named
+        month = month_around(day, kept.zone(tenant))[0]
+        _add(months, (tenant, month, capability, model, key_id, subject, outcome), counts)
+    return RollUps(
+        _rows(hours, DIMENSIONS), _rows(days, DAILY_DIMENSIONS), _rows(months, MONTHLY_DIMENSIONS)
+    )
 
 
 def _add(sums: Sums, key: RollUpKey, counts: list[int]) -> None:
@@ -48,16 +56,3 @@ def _rows(sums: Sums, names: Sequence[str]) -> Sequence[SumRow]:
         {**dict(zip(names, key, strict=True)), **dict(zip(SUMS, counts, strict=True))}
         for key, counts in sorted(sums.items())
     ]
-
-
-def _key(event: UsageEvent) -> RollUpKey:
-    """In the order of `DIMENSIONS`."""
-    return (
-        event.tenant,
-        event.started_ms // _MS_PER_HOUR,
-        event.capability,
-        event.model,
-        event.key_id or "",
-        event.subject,
-        event.outcome,
-    )

@@ -1,4 +1,4 @@
-"""Tables of the ledger: events, roll-ups by hour and day, and the versions of the price book."""
+"""Tables of the ledger: events, roll-ups by hour, day and month, and how each tenant is kept."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
 
@@ -28,6 +28,9 @@ DIMENSIONS = ("tenant", "hour", "capability", "model", "key_id", "subject", "out
 
 DAILY_DIMENSIONS = ("tenant", "day", *DIMENSIONS[2:])
 """Columns that name a daily one."""
+
+MONTHLY_DIMENSIONS = ("tenant", "month", *DIMENSIONS[2:])
+"""Columns that name a monthly one."""
 
 
 def _counts() -> list[Column[int]]:
@@ -90,7 +93,48 @@ usage_hourly = _rollup("usage_hourly", "hour")
 """
 
 usage_daily = _rollup("usage_daily", "day")
-"""The same by Unix days, so that months are told from a twentieth of the rows."""
+"""The same by days of the tenant's time zone; `day` is when it begins, Unix ms.
+
+In which zone a tenant's days are kept, `ledger_tenants` says.
+"""
+
+usage_monthly = _rollup("usage_monthly", "month")
+"""The same by months of that zone; `month` is when it begins, Unix ms."""
+
+ledger_tenants = Table(
+    "ledger_tenants",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("zone", String(64), nullable=False, server_default="UTC"),
+    Column("alias", String(64)),
+)
+"""How the ledger keeps a tenant; one without a row has days of UTC.
+
+`zone` is that of its days and months, which follows the tenant's own (`rezone.py`). `alias`
+takes its place in all that is written once its name is taken out of the ledger.
+"""
+
+ledger_marks = Table(
+    "ledger_marks",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""What the ledger notes of itself: under `RETAINED`, since when every event is remembered."""
+
+RETAINED = "retained_ms"
+"""Mark: events admitted before it, Unix ms, may have been deleted."""
+
+ledger_late = Table(
+    "ledger_late",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("event", Text, nullable=False),
+)
+"""Events that came after those of their time were deleted: nothing tells whether they were
+counted, so they are not, and a person decides. `event` is the line of the spool."""
 
 price_book = Table(
     "price_book",

@@ -5,7 +5,8 @@ commit was not seen, a segment read again after a crash) adds nothing to the rol
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -14,6 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_gateway.usage.batch import batch_for
 from atrium_gateway.usage.framing import records
+from atrium_gateway.usage.kept import read_kept
+from atrium_gateway.usage.late import set_late_aside
+from atrium_gateway.usage.lock import write_beside_others
 from atrium_gateway.usage.records import UsageEvent, events_of
 from atrium_gateway.usage.rollup import roll_up
 from atrium_gateway.usage.rows import event_row, storable
@@ -40,15 +44,32 @@ class LedgerWriter:
         engine: The database, upgraded.
         spool: The spool; its folder is read from the oldest segment on.
         interval: Seconds between two batches, above 0.
+        clock: Seconds of a clock that never goes back, for `lag`.
     """
 
-    def __init__(self, engine: AsyncEngine, spool: Spool, *, interval: float) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        spool: Spool,
+        *,
+        interval: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
         self._spool = spool
         self._interval = interval
         self._position = Position(min(segments(spool.folder), default=0), 0)
         self._turn = asyncio.Lock()
         self._batch = batch_for(engine.dialect)
+        self._clock = clock
+        self._caught_up = clock()
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the moment whose events are all in the database; 0 if it is now."""
+        if self._position >= self._spool.committed:
+            return 0.0
+        return self._clock() - self._caught_up
 
     async def run(self) -> None:
         """Writes until cancelled; a database that is away is tried again, ever more slowly."""
@@ -73,7 +94,7 @@ class LedgerWriter:
             SQLAlchemyError: The database refused; nothing is lost, call again.
             OSError: A segment can't be read, or the database can't be reached.
         """
-        target = self._spool.committed
+        target, begun = self._spool.committed, self._clock()
         async with self._turn:
             while self._position < target:
                 batch = await asyncio.to_thread(self._read, self._spool.committed)
@@ -81,10 +102,11 @@ class LedgerWriter:
                     _log.error("spool_records_spoilt", count=batch.spoilt)
                 await self._store(batch.events)
                 if batch.end == self._position:
-                    return  # a torn tail, left by a crash
+                    break  # a torn tail, left by a crash
                 self._position = batch.end
                 for number in batch.finished:
                     segment_path(self._spool.folder, number).unlink(missing_ok=True)
+            self._caught_up = max(self._caught_up, begun)
 
     def _read(self, committed: Position) -> _Batch:
         """Reads on from the position; runs in a thread."""
@@ -112,13 +134,16 @@ class LedgerWriter:
 
     async def _store(self, events: Sequence[UsageEvent]) -> None:
         """Stores a batch and its roll-ups in one transaction."""
-        by_id = {event.id: event for event in events}
-        rows = [event_row(event) for _, event in sorted(by_id.items())]
-        if not rows:
+        if not events:
             return
         async with self._engine.connect() as connection:
-            new = await self._batch.insert_events(connection, rows)
+            await write_beside_others(connection)
+            kept = await read_kept(connection, {event.tenant for event in events})
+            by_id = {event.id: kept.named(event) for event in events}
+            remembered = await set_late_aside(connection, by_id, kept)
+            rows = [event_row(event) for _, event in sorted(remembered.items())]
+            new = await self._batch.insert_events(connection, rows) if rows else set()
             if new:
-                sums = roll_up(by_id[each] for each in new)
+                sums = roll_up((by_id[each] for each in new), kept)
                 await self._batch.add_sums(connection, sums)
             await connection.commit()
