@@ -28,6 +28,7 @@ from atrium_gateway.idempotency.keeper import Keeper
 from atrium_gateway.live import LiveLimits, LiveSessions
 from atrium_gateway.middleware.access_log import AccessLog
 from atrium_gateway.middleware.body_limit import BodyLimits
+from atrium_gateway.observability.process import show_process
 from atrium_gateway.pipeline import Pipeline
 from atrium_gateway.rest_server import RestServer, server_config
 from atrium_gateway.settings import GatewaySettings
@@ -56,9 +57,8 @@ async def run(settings: GatewaySettings) -> None:
     access_log = AccessLog(sys.stdout.buffer, console=settings.log_format == "console")
     async with AsyncExitStack() as stack:
         core = await stack.enter_async_context(open_core(settings, catalogue=catalogue))
-        await stack.enter_async_context(
-            serving_admission(core, settings, metrics=make_metrics(registry))
-        )
+        metrics = make_metrics(registry)
+        await stack.enter_async_context(serving_admission(core, settings, metrics=metrics))
         fleet = await stack.enter_async_context(
             open_fleet(
                 llm_target=settings.llm_target,
@@ -71,6 +71,7 @@ async def run(settings: GatewaySettings) -> None:
                 tls=client_tls(settings),
             )
         )
+        show_process(metrics, core, fleet.watches)
         rules = settings.egress_rules()
         pipeline = Pipeline(core.admission)
         stack.push_async_callback(pipeline.drain)
@@ -109,9 +110,9 @@ async def run(settings: GatewaySettings) -> None:
             cors_origins=settings.cors_origins,
             trusted_proxies=read_networks(settings.trusted_proxies),
         )
-        metrics, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
-        stack.callback(metrics.server_close)
-        stack.callback(metrics.shutdown)
+        scraped, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
+        stack.callback(scraped.server_close)
+        stack.callback(scraped.shutdown)
         listener = socket.create_server((settings.host, settings.port), backlog=2048)
         # What is in memory now stays: the collector need not look at it on every round.
         gc.collect()

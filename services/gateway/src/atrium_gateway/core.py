@@ -14,13 +14,13 @@ from uuid_utils import uuid7
 
 from atrium_common.catalogue import Catalogue
 from atrium_gateway.administration.desk import Administration
-from atrium_gateway.admission import Admission
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.auth.tokens import TokenAuthority
 from atrium_gateway.database import open_engine, upgrade
 from atrium_gateway.idempotency.keeper import sweeping
 from atrium_gateway.idempotency.store import AnswerStore
 from atrium_gateway.identity import open_identity
+from atrium_gateway.observability.admission import WatchedAdmission
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.replica import alone, open_quota_store, own_spool, telling_changes
 from atrium_gateway.replica import sweeping as leases_swept
@@ -53,7 +53,7 @@ class Core:
     """
 
     authenticator: Authenticator
-    admission: Admission
+    admission: WatchedAdmission
     reports: UsageReports
     standing: Standing
     tenants: TenantRepository
@@ -118,7 +118,7 @@ async def open_core(
         policy = LimitPolicy(
             default_amount=settings.default_limit, default_window=settings.default_limit_window
         )
-        admission = Admission(
+        admission = WatchedAdmission(
             directory=directory,
             policy=policy,
             store=store,

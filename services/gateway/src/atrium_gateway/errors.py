@@ -161,6 +161,15 @@ def _limit(violation: LimitViolation) -> Mapping[str, str | int | None]:
     }
 
 
+def reason_of(error: Exception) -> str:
+    """Why, for metrics: the tree's reason, HTTP's own, or a defect's."""
+    if isinstance(error, AtriumError):
+        return error.reason
+    if isinstance(error, HTTPException):
+        return HTTP_REASONS.get(error.status_code, f"HTTP_{error.status_code}")
+    return InternalError.default_reason
+
+
 def exhausted(error: QuotaExceeded) -> bool:
     """True when waiting a little is no help: a day's or month's budget is used up.
 
@@ -204,11 +213,13 @@ def openai_body(failure: HttpFailure) -> bytes:
 
 async def handle(request: Request, error: Exception) -> Response:
     """Answers for everything that a route, the router or a middleware raises."""
-    request_id = record_of(request.scope).request_id
+    record = record_of(request.scope)
+    request_id = record.request_id
     if isinstance(error, ClientDisconnect):
         error = Cancelled("The client left before its request had arrived.")
     if not isinstance(error, AtriumError | HTTPException):
         logger.error("unhandled exception", request_id=request_id, exc_info=error)
+    record.reason = reason_of(error)
     failure = describe(error, request_id=request_id)
     body, content_type = render(failure, path=request.url.path, request_id=request_id)
     kind = LingeringResponse if failure.status == 413 else Response

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from atrium.common.v1 import usage_pb2
 from atrium_common.telemetry.families import histogram
-from atrium_common.telemetry.tally import Tally
+from atrium_common.telemetry.tally import Reasons, Tally
 
 _UNITS: Final = (
     "input_tokens",
@@ -30,25 +30,6 @@ _LENGTHS: Final = ("input_audio", "output_audio")
 
 
 _ACCOUNTS: Final = frozenset({"usage", "usage_by_model"})
-_MOST_REASONS: Final = 200
-"""A provider's answers must not make series without end."""
-_OTHER: Final = "OTHER"
-
-
-class Reasons:
-    """Counts errors by where and why; what is past `_MOST_REASONS` is counted together."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self._known: set[str] = set()
-
-    def add(self, where: str, reason: str) -> None:
-        """Counts an error."""
-        if reason not in self._known:
-            if len(self._known) >= _MOST_REASONS:
-                reason = _OTHER
-            self._known.add(reason)
-        self.counts[where, reason] += 1
 
 
 class MethodMetrics:

@@ -5,6 +5,7 @@ which turns it into samples: no lock, no lookup where the work is done.
 """
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Final
@@ -13,6 +14,10 @@ SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 6
 """Upper bounds for durations: from an embedding's milliseconds to a long picture's minutes."""
 ROWS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
 """Upper bounds for the rows of a batch."""
+
+_MOST_REASONS: Final = 200
+"""A provider's answers must not make series without end."""
+_OTHER: Final = "OTHER"
 
 
 class Tally:
@@ -45,3 +50,19 @@ class Tally:
         """Gives the cumulative counts by upper bound, as Prometheus writes them."""
         names: Iterable[str] = [*map(str, self.bounds), "+Inf"]
         return list(zip(names, accumulate(self._buckets), strict=True))
+
+
+class Reasons:
+    """Counts errors by where and why; what is past `_MOST_REASONS` is counted together."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self._known: set[str] = set()
+
+    def add(self, where: str, reason: str) -> None:
+        """Counts an error."""
+        if reason not in self._known:
+            if len(self._known) >= _MOST_REASONS:
+                reason = _OTHER
+            self._known.add(reason)
+        self.counts[where, reason] += 1

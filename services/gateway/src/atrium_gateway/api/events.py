@@ -8,7 +8,7 @@ import structlog
 
 from atrium_common.errors import AtriumError
 from atrium_gateway.api.exchange import Exchange
-from atrium_gateway.errors import describe, openai_body, render
+from atrium_gateway.errors import describe, openai_body, reason_of, render
 from atrium_gateway.ratelimit import LimitView, limit_headers
 
 logger = structlog.get_logger(__name__)
@@ -73,6 +73,7 @@ class EventStream:
     async def _fail(self, error: Exception) -> None:
         request_id = self._exchange.record.request_id
         self._exchange.spoil()
+        self._exchange.record.reason = reason_of(error)
         if not isinstance(error, AtriumError):
             logger.error("unhandled exception", request_id=request_id, exc_info=error)
         failure = describe(error, request_id=request_id)

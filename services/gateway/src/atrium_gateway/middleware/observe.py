@@ -20,6 +20,8 @@ _HEADER = b"x-request-id"
 _OBSERVED = frozenset({"http", "websocket"})
 _STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
 _SWITCHING_PROTOCOLS = 101
+_CLIENT_CLOSED = 499
+_LEFT = "CANCELLED"
 _HANDSHAKE = "GET"
 """Method of a WebSocket's request (RFC 6455, section 4.1)."""
 
@@ -58,17 +60,19 @@ class Observe:
                 message["headers"] = [*message.get("headers", ()), header]
             elif not message.get("more_body"):
                 record.finished = True
+            elif not record.streamed and message.get("body"):
+                record.streamed = self._clock()
             await send(message)
 
-        self._metrics.in_flight.inc()
+        self._metrics.in_flight += 1
         try:
             await self._app(scope, receive, send_named)
         except Exception:
             if not record.status:
                 raise  # nobody answered: leave it to the server
         finally:
-            self._metrics.in_flight.dec()
-            self._tell(scope, record, self._clock() - started)
+            self._metrics.in_flight -= 1
+            self._tell(scope, record, started)
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope["headers"]:
@@ -76,11 +80,20 @@ class Observe:
                 return str(value, "ascii")
         return self._new_id()
 
-    def _tell(self, scope: Scope, record: RequestRecord, seconds: float) -> None:
+    def _tell(self, scope: Scope, record: RequestRecord, started: float) -> None:
+        seconds = self._clock() - started
         # The pattern, never the path itself: a label per path would grow without end.
         route = getattr(scope.get("route"), "path", "unmatched")
         method = scope.get("method", _HANDSHAKE)
-        self._metrics.count(route, method, record.status, seconds)
+        left = record.status == _CLIENT_CLOSED or (record.status and not record.finished)
+        self._metrics.count(
+            route,
+            method,
+            record.status,
+            seconds,
+            first_byte=record.streamed - started if record.streamed else None,
+            reason=record.reason or (_LEFT if left and scope["type"] == "http" else ""),
+        )
         client = scope.get("client")
         self._log.write(
             AccessLine(

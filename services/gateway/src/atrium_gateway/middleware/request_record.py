@@ -22,6 +22,9 @@ class RequestRecord:
         status: HTTP status that was sent; 0 before that; 499 if the client left.
         finished: True once the last byte of the answer was handed over.
         replayed: True if it was answered before, and nothing ran.
+        reason: Why it ended with an error, if it did: a reason of the error tree.
+        streamed: When the first byte of a streamed answer was sent, by the clock of
+            `observe.py`; 0 before that.
     """
 
     request_id: str
@@ -30,6 +33,8 @@ class RequestRecord:
     status: int = 0
     finished: bool = False
     replayed: bool = False
+    reason: str = ""
+    streamed: float = 0.0
 
 
 def record_of(scope: Scope) -> RequestRecord:

@@ -72,6 +72,11 @@ class SpooledLedger:
         return self._spool.failing
 
     @property
+    def lag(self) -> float:
+        """Seconds that the oldest event outside the database may be old; 0 if all are in it."""
+        return self._writer.lag
+
+    @property
     def spool(self) -> Spool:
         """The spool, for its metrics."""
         return self._spool

@@ -43,6 +43,13 @@ def segments(folder: Path) -> list[int]:
     return sorted(int(file.stem) for file in folder.glob(f"*{_SUFFIX}") if file.stem.isdigit())
 
 
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # the writer was done with it just now
+        return 0
+
+
 class Spool:
     """Appends lines to numbered segment files; an existing file is never written again.
 
@@ -81,6 +88,11 @@ class Spool:
         self._last_start = 0.0
         self._loop = asyncio.get_running_loop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
+
+    def size(self) -> int:
+        """Bytes of its files on disk; may be asked in any thread."""
+        sizes = (_size(segment_path(self.folder, number)) for number in segments(self.folder))
+        return sum(sizes)
 
     def append(self, line: bytes) -> None:
         """Queues a line that nobody awaits; on disk within milliseconds."""
