@@ -6,26 +6,22 @@ Packages come from a local folder of wheels, through the real pip.
 import hashlib
 import os
 import shutil
-import sys
 import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from atrium_common.catalogue import (
     AdapterEntry,
     FolderSource,
-    HubSource,
     ModelEntry,
     PackageSource,
     Source,
     WeightFile,
 )
-from atrium_common.weights import Progress, WeightsError, WeightStore
-from atrium_common.weights import fetch as fetching
+from atrium_common.weights import Progress, WeightsError, WeightStore, space
 from atrium_common.weights.__main__ import main
 
 BIG = b"weights " * 100_000
@@ -244,7 +240,7 @@ def test_no_network_is_told(
 def test_no_space_is_told_before_the_first_byte(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "_SPARE", 1 << 60)
+    monkeypatch.setattr(space, "_SPARE", 1 << 60)
     with pytest.raises(WeightsError, match="MiB are free") as failure:
         WeightStore(tmp_path / "models").ensure(entry(package()))
     assert failure.value.reason == "NO_SPACE"
@@ -275,73 +271,6 @@ def test_the_second_source_helps_out(installed: Path, tmp_path: Path) -> None:
     assert not store.verify(tiny)
     with pytest.raises(WeightsError):
         store.ensure(tiny)
-
-
-def hub_client(download: Callable[..., object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands in for the hub's client library, which is an optional part."""
-    errors = ModuleType("huggingface_hub.errors")
-    for name in (
-        "GatedRepoError",
-        "RepositoryNotFoundError",
-        "RevisionNotFoundError",
-        "LocalEntryNotFoundError",
-        "OfflineModeIsEnabled",
-        "HfHubHTTPError",
-    ):
-        setattr(errors, name, type(name, (OSError,), {}))
-    client = ModuleType("huggingface_hub")
-    vars(client).update(snapshot_download=download, errors=errors)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
-    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
-
-
-@pytest.mark.parametrize("listed", [True, False])
-def test_the_hub_is_a_source_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool
-) -> None:
-    def download(repository: str, *, revision: str, local_dir: Path, **_: object) -> None:
-        assert (repository, revision) == ("owner/name", "c" * 40)
-        (local_dir / ".cache").mkdir()
-        (local_dir / ".cache" / "notes").write_text("of the client")
-        (local_dir / "model.bin").write_bytes(BIG)
-
-    hub_client(download, monkeypatch)
-    file = WeightFile(name="model.bin", sha256=hashlib.sha256(BIG).hexdigest())
-    source = HubSource(
-        kind="hub",
-        repository="owner/name",
-        revision="c" * 40,
-        files=(file,) if listed else (),
-        unverified=not listed,
-    )
-    store = WeightStore(tmp_path / "models")
-    folder = store.ensure(entry(source))
-    assert {path.name for path in folder.iterdir()} == {"model.bin", "manifest.json"}
-    assert store.verify(entry(source))
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        ("GatedRepoError", "NO_ACCESS"),
-        ("RevisionNotFoundError", "NO_ACCESS"),
-        ("LocalEntryNotFoundError", "NO_NETWORK"),
-        ("HfHubHTTPError", "FETCH_FAILED"),
-    ],
-)
-def test_what_the_hub_refuses_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, reason: str
-) -> None:
-    def download(*_: object, **__: object) -> None:
-        raise getattr(sys.modules["huggingface_hub.errors"], error)("long\nstory")
-
-    hub_client(download, monkeypatch)
-    source = HubSource(kind="hub", repository="owner/name", revision="c" * 40, unverified=True)
-    with pytest.raises(WeightsError) as failure:
-        WeightStore(tmp_path / "models").ensure(entry(source))
-    assert failure.value.reason == reason
-    assert "\n" not in failure.value.message
-    assert nothing_is_left(tmp_path / "models")
 
 
 def test_entries_of_the_same_files_share_them(installed: Path, tmp_path: Path) -> None:

@@ -9,6 +9,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+PICKLE_SUFFIXES = (".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
+"""Files of these names are Python pickles, which run code when they are loaded; what others
+are is told by their first bytes (`weights/pickles.py`)."""
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # No part begins with a dot, so that a name never leaves the entry's folder.
 FileName = Annotated[str, Field(pattern=r"^(\w[\w.-]*/)*\w[\w.-]*$", max_length=255)]
@@ -40,6 +44,9 @@ class WeightFile(Part):
 
 class _Source(Part):
     files: tuple[WeightFile, ...] = ()
+    pickle_reason: str = ""
+    """Why a file of it may be a pickle, which runs code when it is loaded; without a reason
+    such a file is refused."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
@@ -137,6 +144,14 @@ class HubSource(_Source):
         complete = bool(self.files) and all(file.sha256 for file in self.files)
         if not complete and not self.unverified:
             raise ValueError("every file needs its sha256, or the source says unverified: true")
+        return self
+
+    @model_validator(mode="after")
+    def _pickles_have_a_reason(self) -> Self:
+        named = [*self.allow, *(file.name for file in self.files)]
+        pickles = [name for name in named if name.endswith(PICKLE_SUFFIXES)]
+        if pickles and not self.pickle_reason:
+            raise ValueError(f"{pickles[0]} is a pickle: say why in pickle_reason, or take another")
         return self
 
     @property

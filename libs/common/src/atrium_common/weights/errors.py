@@ -13,11 +13,20 @@ class WeightsError(Unavailable):
 
     The message is one line that says what to do. `reason` is one of ``NO_NETWORK``,
     ``NO_SPACE``, ``NO_ACCESS``, ``BAD_DIGEST``, ``MISSING_FILE``, ``MISSING_TOOL``,
-    ``FETCH_FAILED``, ``LICENSE_NOT_ACCEPTED`` and ``NO_SOURCE``; of an engine that reads
+    ``FETCH_FAILED``, ``UNSAFE_FORMAT``, ``LICENSE_NOT_ACCEPTED``, ``IN_USE`` and
+    ``NO_SOURCE``; of an engine that reads
     the files, ``BAD_FILE``: one is not what the model's code can read.
     """
 
     default_reason = "WEIGHTS_UNAVAILABLE"
+
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def is_full(err: OSError) -> bool:
+    """Tells whether the disk, the quota or the longest file allowed is used up."""
+    return err.errno in _FULL
 
 
 @contextmanager
@@ -26,7 +35,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(err):
             raise WeightsError(f"no space left in {folder}", reason="NO_SPACE") from err
         where = err.filename or folder
         raise WeightsError(f"{where}: {err.strerror or err}", reason="NO_ACCESS") from err

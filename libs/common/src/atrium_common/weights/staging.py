@@ -11,6 +11,12 @@ _STALE_SECONDS = 6 * 3600
 """Age without a change at which work under way belongs to a process that died."""
 
 
+def partial_folder(root: Path, fingerprint: str) -> Path:
+    """Returns where a download that can be gone on with is kept, whoever began it."""
+    # Not named like the finished folder, which is looked for by its name in any folder.
+    return root / ".partial" / f"{fingerprint}.part"
+
+
 @contextmanager
 def staged(root: Path) -> Iterator[Path]:
     """Gives an empty folder on the disk of `root`; what is left in it at the end is deleted.

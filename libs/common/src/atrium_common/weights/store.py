@@ -4,11 +4,14 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from atrium_common.catalogue import Entry, FolderSource, Source
+from atrium_common.catalogue import Entry, FolderSource, HubSource, Source
 from atrium_common.weights.errors import WeightsError, disk_errors
-from atrium_common.weights.fetch import Meter, check, fetch
+from atrium_common.weights.fetch import check, fetch
+from atrium_common.weights.hub_options import HubOptions
+from atrium_common.weights.licences import LicenceBook
 from atrium_common.weights.manifest import Manifest
-from atrium_common.weights.progress import Progress, Report, silent
+from atrium_common.weights.progress import Meter, Progress, Report, silent
+from atrium_common.weights.pull import pull_from_hub
 from atrium_common.weights.staging import publish, staged
 
 _CACHE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
@@ -17,19 +20,24 @@ _CACHE_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 class WeightStore:
     """Finds, fetches and checks the files of catalogue entries. Blocking; thread-safe.
 
-    Several processes may work on one store: each fetches into a folder of its own, and
-    the first to finish wins.
+    Several processes may work on one store. From the hub one of them fetches and the others
+    wait; packages each fetches into a folder of its own, and the first to finish wins.
     """
 
-    def __init__(self, root: Path, *, cache: Path | None = None) -> None:
+    def __init__(
+        self, root: Path, *, cache: Path | None = None, hub: HubOptions | None = None
+    ) -> None:
         """Opens a store; creates nothing.
 
         Args:
             root: Folder of the weights; may be read-only where they are there already.
             cache: Folder of what engines derive from them; default is `root`.
+            hub: How the model hub is reached; default is what the environment says.
         """
-        self._root = root.absolute()
+        self.root = root.absolute()
+        self.licences = LicenceBook(self.root)
         self._cache = (cache or root).absolute()
+        self._hub = hub
 
     def locate(self, entry: Entry) -> Path | None:
         """Returns the folder with the entry's files, or ``None`` if it is not there.
@@ -61,17 +69,16 @@ class WeightStore:
         report(Progress(entry.id, "ready"))
         return folder
 
-    @staticmethod
-    def check_license(entry: Entry) -> None:
+    def check_license(self, entry: Entry) -> None:
         """Refuses an entry whose licence must be accepted first and was not.
 
         Raises:
             WeightsError: So it is; `reason` is ``LICENSE_NOT_ACCEPTED``.
         """
-        if entry.accept_license and not entry.license_accepted:
+        if not self.licences.allows(entry):
             raise WeightsError(
-                f"{entry.id}: read its licence ({entry.license}), then set "
-                "license_accepted: true in the catalogue",
+                f"{entry.id}: read its licence ({entry.license}), then run `atrium models "
+                f"licence accept {entry.id}`, or set license_accepted: true in the catalogue",
                 reason="LICENSE_NOT_ACCEPTED",
             )
 
@@ -127,10 +134,14 @@ class WeightStore:
 
     def _find(self, entry: Entry) -> tuple[Source, Path] | None:
         for source in entry.sources:
-            for folder in self._folders(entry, source):
-                if self._is_there(source, folder):
-                    return source, folder
+            folder = self._find_from(entry, source)
+            if folder is not None:
+                return source, folder
         return None
+
+    def _find_from(self, entry: Entry, source: Source) -> Path | None:
+        folders = self.folders(entry, source)
+        return next((folder for folder in folders if self._is_there(source, folder)), None)
 
     def _found(self, entry: Entry) -> tuple[Source, Path]:
         found = self._find(entry)
@@ -141,9 +152,9 @@ class WeightStore:
     def _folder(self, entry: Entry, source: Source) -> Path:
         if isinstance(source, FolderSource):
             return source.path
-        return self._root / entry.id / source.fingerprint
+        return self.root / entry.id / source.fingerprint
 
-    def _folders(self, entry: Entry, source: Source) -> Iterator[Path]:
+    def folders(self, entry: Entry, source: Source) -> Iterator[Path]:
         """Gives the places where the source's files may be, the entry's own first.
 
         An entry of the same files has a folder of the same fingerprint, so that a model
@@ -151,7 +162,7 @@ class WeightStore:
         """
         yield self._folder(entry, source)
         if not isinstance(source, FolderSource):
-            yield from sorted(self._root.glob(f"*/{source.fingerprint}"))
+            yield from sorted(self.root.glob(f"*/{source.fingerprint}"))
 
     def _is_there(self, source: Source, folder: Path) -> bool:
         if isinstance(source, FolderSource):
@@ -174,7 +185,18 @@ class WeightStore:
         if isinstance(source, FolderSource):
             raise WeightsError(f"{target} lacks files of {entry.id}", reason="MISSING_FILE")
         meter = Meter(entry.id, _size(source), report)
-        with disk_errors(self._root), staged(self._root) as folder:
+        if isinstance(source, HubSource):
+            hub = self._hub or HubOptions.from_environment()
+            with disk_errors(self.root):
+                return pull_from_hub(
+                    source,
+                    target,
+                    meter,
+                    root=self.root,
+                    options=hub,
+                    find=lambda: self._find_from(entry, source),
+                )
+        with disk_errors(self.root), staged(self.root) as folder:
             fetch(source, folder, meter)
             publish(folder, target, is_good=lambda: self._is_there(source, target))
         return target
