@@ -443,6 +443,100 @@ async def test_a_lapsed_reservation_is_claimed_once_and_stays_consumed(store, cl
     assert {first.remaining, second.remaining} == {0, 2}  # a new hour has begun
 
 
+@given(
+    taken=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8),
+    limit=st.integers(0, 30),
+    window=st.sampled_from(Window),
+)
+@_MANY
+async def test_a_peek_tells_what_a_reservation_would_find_and_takes_nothing(
+    make_store, taken, limit, window
+):
+    store = make_store(Clock())
+    limits = [meter(limit, window), meter(50, Window.DAY, Unit.TOKENS)]
+    for number, (one, other) in enumerate(taken):
+        try:
+            await store.reserve(str(number), limits, [min(one, 1), other])
+        except QuotaExceeded:
+            continue
+    if not taken:
+        await store.reserve("none", limits, [0, 0])
+    for _ in range(2):
+        first, second = await store.store.peek(TENANT, limits)
+    states = await store.reserve("last", limits, [0, 0])
+    left = {state.unit: state.remaining for state in states}
+    assert left == {
+        "requests": max(limit - first.used, 0),
+        "tokens": max(50 - second.used, 0),
+    }
+    resets = {state.unit: state.reset_time for state in states}
+    assert datetime.fromtimestamp(second.resets / 1000, UTC) == resets["tokens"]
+
+
+async def test_a_peek_at_counters_that_are_not_seeded_names_them(store):
+    limits = [meter(1, Window.MINUTE), meter(1, Window.DAY)]
+    with pytest.raises(Unseeded) as caught:
+        await store.store.peek(TENANT, limits)
+    assert list(caught.value.meters) == limits[1:]
+
+
+@pytest_asyncio.fixture
+async def shared(redis_port, clock) -> AsyncIterator[RedisQuotaStore]:
+    async with Redis(port=redis_port) as client:
+        yield RedisQuotaStore(
+            client, prefix=next(_PREFIXES), clock=clock, timeout=timedelta(seconds=20)
+        )
+
+
+async def used(store: RedisQuotaStore, *limits: Meter) -> list[int]:
+    return [reading.used for reading in await store.peek(TENANT, limits)]
+
+
+async def test_a_counter_starts_with_what_the_ledger_knows_beside_what_was_restored(shared, clock):
+    tokens, slots = meter(100, Window.DAY, Unit.TOKENS), meter(9, Window.CONCURRENT)
+    clock.now -= 3600  # of one day
+    for name in ("open", "settled", "booked"):
+        hold = Hold(TENANT, name, [tokens, slots], [10, 1], MINUTE, name.encode())
+        await (shared.book(hold) if name == "booked" else shared.restore(hold))
+    assert await shared.settle(TENANT, "settled", [7, 1])
+    asked: list[list[str]] = []
+
+    async def consumed(apart) -> int:
+        asked.append(sorted(apart))
+        if len(asked) == 1:  # another gateway is late
+            await shared.restore(Hold(TENANT, "late", [tokens, slots], [1, 1], MINUTE))
+        return 40
+
+    await shared.seed(TENANT, tokens, consumed)
+    await shared.seed(TENANT, tokens, consumed)  # it is seeded
+    assert asked == [["booked", "open", "settled"], ["booked", "late", "open", "settled"]]
+    assert await used(shared, tokens, slots) == [40 + 10 + 7 + 10 + 1, 2]
+    assert await shared.settle(TENANT, "open", [0, 0])
+    assert await used(shared, tokens, slots) == [58, 1]
+
+
+async def test_a_lease_that_passed_is_had_back_unless_it_was_claimed(shared, clock):
+    slots, minute = meter(2, Window.CONCURRENT), meter(100, Window.MINUTE, Unit.TOKENS)
+    claimed, running = (
+        Hold(TENANT, name, [slots, minute], [1, 5], MINUTE, b"note") for name in ("a", "b")
+    )
+    for hold in (claimed, running):
+        await shared.reserve(hold)
+    clock.now += 61
+    assert await used(shared, slots) == [0]
+    assert await shared.claim(TENANT, "a") == b"note"
+    with pytest.raises(NotFound):
+        await shared.renew(running, grow=False)
+    grown = Hold(TENANT, "b", [slots, minute], [1, 8], MINUTE, b"other")
+    assert [await shared.restore(hold) for hold in (claimed, grown)] == [False, True]
+    assert await used(shared, slots, minute) == [1, 3]  # what it had before has drained
+    assert not await shared.lapsed(TENANT)
+    found = await shared.find(TENANT, "b")
+    assert (found.note, found.left) == (b"other", MINUTE)
+    assert await shared.settle(TENANT, "b", [1, 8])
+    assert not await shared.restore(grown)
+
+
 async def test_a_store_that_is_away_says_so(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -19,6 +19,7 @@ from ledger_events import (
     rolled_up_days,
     sums_of,
 )
+from msgspec.structs import replace
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import Unavailable
@@ -29,6 +30,7 @@ from atrium_gateway.usage.framing import frame
 from atrium_gateway.usage.ledger import SpooledLedger
 from atrium_gateway.usage.price import PriceBook
 from atrium_gateway.usage.records import OpenRecord, Units, closing_record
+from atrium_gateway.usage.split import share_id
 from atrium_gateway.usage.spool import Spool
 from atrium_gateway.usage.writer import LedgerWriter
 
@@ -191,6 +193,29 @@ async def test_counters_are_told_what_their_window_consumed(engine, tmp_path):
     # 5 thousandths of a millionth for each token, in whole millionths.
     assert await used(Window.TOTAL, Unit.COST) == 6
     assert await ledger.consumed("globex", meter(Unit.TOKENS, Window.TOTAL)) == 0
+    await ledger.stop()
+
+
+async def test_what_a_window_consumed_is_told_apart_from_some_reservations(engine, tmp_path):
+    now = 40 * 24 * HOUR_MS
+    whole, split, other = (event_id(number) for number in (1, 2, 3))
+    made = [
+        make_event(1, started_ms=now, tokens=1),
+        make_event(2, started_ms=now, tokens=10),
+        replace(make_event(9, started_ms=now, tokens=100, model="n"), id=share_id(split, "n")),
+        make_event(3, started_ms=now, tokens=1000),
+    ]
+    await make_writer(engine, tmp_path)._store(made)
+    ledger = make_ledger(engine, tmp_path / "spool", now_ms=now)
+
+    async def used(*apart: str, **fields) -> int:
+        return await ledger.consumed("acme", meter(Unit.TOKENS, Window.DAY, **fields), apart)
+
+    assert await used() == 3 * 1111
+    assert await used(split) == 3 * 1001
+    assert await used(split, model="n") == 0
+    assert await used(whole, split, event_id(77)) == 3 * 1000
+    assert await used(*(event_id(number) for number in range(10, 1000)), other) == 3 * 111
     await ledger.stop()
 
 
