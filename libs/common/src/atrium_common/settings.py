@@ -135,7 +135,10 @@ class ServiceSettings(SharedPrefixSettings):
     """PEM CA that clients' certificates must come from (mTLS); unset asks for none."""
 
     models_dir: Path = Path(".atrium/models")
-    """Folder where weights are kept."""
+    """Folder where weights are kept; may be read-only where they are there already."""
+
+    cache_dir: Path | None = None
+    """Folder of what engines make of weights, once, and keep; unset takes `models_dir`."""
 
     engine: str | None = None
     """Serves every model of the catalogue with this engine instead of its own."""

@@ -24,7 +24,9 @@ def main() -> None:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("img2img"), settings.engine)
         engines = open_engines(
-            entries, store=WeightStore(settings.models_dir), adapters=catalogue.adapters
+            entries,
+            store=WeightStore(settings.models_dir, cache=settings.cache_dir),
+            adapters=catalogue.adapters,
         )
         safety = open_safety_check(settings.safety_check)
     except CatalogueError as error:

@@ -25,7 +25,9 @@ def main() -> None:
                 "max_model_len": settings.max_model_len,
             },
         )
-        engines = open_engines(entries, store=WeightStore(settings.models_dir))
+        engines = open_engines(
+            entries, store=WeightStore(settings.models_dir, cache=settings.cache_dir)
+        )
     except CatalogueError as error:
         raise SystemExit(f"atrium_llm: {error}") from None
     servicer = TextGenerationServicer(engines, catalogue, max_queue=settings.max_queue)

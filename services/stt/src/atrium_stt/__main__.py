@@ -20,7 +20,8 @@ def main() -> None:
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("stt"), settings.engine)
-        engines = open_engines(entries, store=WeightStore(settings.models_dir))
+        store = WeightStore(settings.models_dir, cache=settings.cache_dir)
+        engines = open_engines(entries, store=store)
     except CatalogueError as error:
         raise SystemExit(f"atrium_stt: {error}") from None
     servicer = TranscriptionServicer(

@@ -21,7 +21,9 @@ def main() -> None:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("text2image"), settings.engine)
         engines = open_engines(
-            entries, store=WeightStore(settings.models_dir), adapters=catalogue.adapters
+            entries,
+            store=WeightStore(settings.models_dir, cache=settings.cache_dir),
+            adapters=catalogue.adapters,
         )
         safety = open_safety_check(settings.safety_check)
     except CatalogueError as error:

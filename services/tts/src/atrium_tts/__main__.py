@@ -21,7 +21,9 @@ def main() -> None:
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("tts"), settings.engine)
-        engines = open_engines(entries, store=WeightStore(settings.models_dir))
+        engines = open_engines(
+            entries, store=WeightStore(settings.models_dir, cache=settings.cache_dir)
+        )
     except CatalogueError as error:
         raise SystemExit(f"atrium_tts: {error}") from None
     servicer = SpeechServicer(
