@@ -154,6 +154,7 @@ async def open_core(
                 directory=directory,
                 policy=policy,
                 reports=reports,
+                peek=admission.peek,
                 catalogue=catalogue,
                 clock=clock,
             ),

@@ -1,16 +1,18 @@
 """Where a tenant stands: its calendar, and what is left of every limit that applies.
 
-The endpoints under `/api/usage` ask it; built by `core.open_core`. What is used is read from
-the ledger: work that still runs is not in it.
+`/api/usage/summary` and `/api/limits` ask it; built by `core.open_core`. What is used is what
+the counters say, so work that runs is in it as it is reserved. While the shared store is away
+the ledger tells it, without that work.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Final
 
 from atrium_common.catalogue import Catalogue
+from atrium_common.errors import Unavailable
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import (
@@ -22,6 +24,7 @@ from atrium_gateway.quota.limits import (
     Window,
 )
 from atrium_gateway.quota.policy import LimitPolicy
+from atrium_gateway.quota.verdict import Reading
 from atrium_gateway.tenants.directory import Directory
 from atrium_gateway.usage.reports import Filters, Totals, UsageReports
 from atrium_gateway.usage.reports_calendar import EPOCH, moment_of, unix_ms, zone_of
@@ -50,8 +53,8 @@ class LimitStanding:
     Attributes:
         meter: The limit.
         limit: Amount allowed in a window; cost in the currency.
-        used: Amount used in the running window, in a minute's the last minute; ``None`` for
-            what runs at once, which no ledger knows.
+        used: Amount used in the running window, or running at once; of a minute's limit, what
+            has not drained yet. ``None`` where nobody can tell now.
         resets: When the window begins anew; ``None`` if it does not, or does steadily.
         forecast: Amount at the window's end, if it goes on as it began; ``None`` where no
             window ends.
@@ -78,6 +81,7 @@ class Standing:
         directory: Knows tenants.
         policy: Picks the limits that apply.
         reports: Tell what was used.
+        peek: Reads counters of a tenant; raises `Unavailable` where the store is away.
         catalogue: Names the models that limits may bind.
         clock: Returns Unix seconds.
     """
@@ -88,12 +92,14 @@ class Standing:
         directory: Directory,
         policy: LimitPolicy,
         reports: UsageReports,
+        peek: Callable[[str, Sequence[Meter]], Awaitable[Sequence[Reading]]],
         catalogue: Catalogue,
         clock: Callable[[], float],
     ) -> None:
         self._directory = directory
         self._policy = policy
         self._reports = reports
+        self._peek = peek
         self._catalogue = catalogue
         self._clock = clock
 
@@ -125,23 +131,34 @@ class Standing:
             for capability, model in sorted(offered)
             for meter in self._policy.meters(tenant, principal, capability, model)
         }
-        now = int(self._clock() * 1000)
-        return [await self._standing(tenant.id, meter, now) for meter in _ordered(meters.values())]
+        return await self.of(tenant.id, _ordered(meters.values()))
 
-    async def _standing(self, tenant: str, meter: Meter, now: int) -> LimitStanding:
+    async def of(self, tenant: str, meters: Sequence[Meter]) -> Sequence[LimitStanding]:
+        """Some limits of a tenant, in their order.
+
+        Raises:
+            Unavailable: Disk or database refuse.
+        """
+        now = int(self._clock() * 1000)
+        try:
+            readings: Sequence[Reading | None] = await self._peek(tenant, meters)
+        except Unavailable:
+            readings = [None] * len(meters)
+        return [
+            await self._standing(tenant, meter, reading, now)
+            for meter, reading in zip(meters, readings, strict=True)
+        ]
+
+    async def _standing(
+        self, tenant: str, meter: Meter, reading: Reading | None, now: int
+    ) -> LimitStanding:
         unit = _MICRO if meter.unit is Unit.COST else meter.scale
         limit = Decimal(meter.limit) / unit
         start, end = _window(meter, now)
-        if start is None:
-            return LimitStanding(
-                meter=meter, limit=limit, used=None, resets=None, forecast=None, exhausted=None
-            )
-        totals = await self._reports.totals(
-            tenant, start=start, end=moment_of(now + 1), only=_only(meter)
-        )
-        used = Decimal(_USED[meter.unit](totals)) / unit
+        counted = reading.used if reading else await self._recorded(tenant, meter, start, now)
+        used = None if counted is None else Decimal(counted) / unit
         forecast, exhausted = None, None
-        if end is not None and meter.window is not Window.MINUTE:
+        if start and end and used is not None:
             forecast, exhausted = _forecast(used, limit, start=start, now=moment_of(now), end=end)
         return LimitStanding(
             meter=meter,
@@ -151,6 +168,17 @@ class Standing:
             forecast=forecast,
             exhausted=exhausted,
         )
+
+    async def _recorded(
+        self, tenant: str, meter: Meter, start: datetime | None, now: int
+    ) -> int | None:
+        """What the ledger knows, internal counts; ``None`` of what runs at once."""
+        if start is None:
+            return None
+        totals = await self._reports.totals(
+            tenant, start=start, end=moment_of(now + 1), only=_only(meter)
+        )
+        return _USED[meter.unit](totals)
 
 
 def _window(meter: Meter, now: int) -> tuple[datetime | None, datetime | None]:

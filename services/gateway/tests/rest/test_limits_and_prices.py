@@ -4,6 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from atrium_common.domain import Usage
+from atrium_gateway.admission import Outcome
+from atrium_gateway.auth.principal import Principal
 from atrium_gateway.quota.limits import Limit, Unit, Window
 
 
@@ -35,13 +38,45 @@ async def test_each_limit_tells_where_it_comes_from(rest, as_admin):
         "unit": "tokens",
         "window": "month",
         "amount": 5000,
+        "used": 0,
+        "remaining": 5000,
+        "resets_at": found[0]["resets_at"],
     }
+    assert datetime.fromisoformat(found[0]["resets_at"]) > datetime.now(UTC)
     assert {limit["amount"] for limit in found[1:]} == {100}
     await rest.core.tenants.set_plan("lim-source", "free")
     assert [(limit["source"], limit["unit"]) for limit in await limits_of(admin)] == [
         ("tenant", "tokens"),
         ("plan:free", "requests"),
     ]
+
+
+async def test_limits_tell_what_is_used_and_running_work_counts(rest, as_admin):
+    slots = Limit("*", Unit.REQUESTS, Window.CONCURRENT, 3)
+    tokens = Limit("chat", Unit.TOKENS, Window.MONTH, 5000)
+    admin = await as_admin("lim-used", slots, tokens)
+    asked = Principal(tenant="lim-used", subject="ada")
+    running = await rest.core.admission.admit(
+        asked,
+        capability="chat",
+        model="fake-chat",
+        estimate=Usage(input_tokens=40, output_tokens=60),
+        request_id="r",
+        method="m",
+    )
+
+    async def standing() -> list[tuple]:
+        listed = {limit["window"]: limit for limit in await limits_of(admin)}
+        summary = (await admin.get("/api/usage/summary")).json()["limits"]
+        told = {limit["window"]: limit for limit in summary}
+        for window in ("concurrent", "month"):
+            assert told[window]["used"] == listed[window]["used"]
+        found = [listed["concurrent"], listed["month"]]
+        return [(limit["used"], limit["remaining"]) for limit in found]
+
+    assert await standing() == [(1, 2), (100, 4900)]
+    await rest.core.admission.settle(running.id, Usage(input_tokens=40), Outcome.COMPLETED)
+    assert await standing() == [(0, 3), (40, 4960)]
 
 
 async def test_an_admin_limits_keys_and_users_but_not_the_tenant(rest, as_admin):

@@ -59,8 +59,8 @@ async def test_a_summary_tells_what_is_left_of_every_limit(spoken):
     assert (total["used"], total["remaining"], total["reset_time"]) == (12, 8, None)
     assert total["forecast"] is None
     running = limits["tenant:*:requests:concurrent"]
-    assert (running["limit"], running["used"], running["remaining"]) == (5, None, None)
-    assert limits["tenant:*:requests:minute"]["used"] == 1
+    assert (running["limit"], running["used"], running["remaining"]) == (5, 0, 5)
+    assert limits["tenant:*:requests:minute"]["used"] <= 1
     assert limits["tenant:*:requests:hour"]["remaining"] == 6
     day = limits["tenant:*:audio_seconds:day"]
     assert 0 < day["used"] < 100

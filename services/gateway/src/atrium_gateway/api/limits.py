@@ -1,5 +1,7 @@
 """`/api/limits`: what holds and where it comes from; keys' and users' own ones are set here."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from atrium_common.errors import InvalidArgument, NotFound
@@ -14,12 +16,16 @@ from atrium_gateway.api.limits_schema import (
     LimitsQuery,
 )
 from atrium_gateway.api.reach import Reach, reach
+from atrium_gateway.api.usage_summary import shown
 from atrium_gateway.auth.roles import Action
 from atrium_gateway.quota.amounts import amount_text, read_amount
 from atrium_gateway.quota.limits import ANY_CAPABILITY, MODEL_PREFIX, Limit, Unit, Window
-from atrium_gateway.tenants.domain import KEY_LEVEL, TENANT_LEVEL, USER_LEVEL
+from atrium_gateway.standing import LimitStanding
+from atrium_gateway.tenants.domain import KEY_LEVEL, TENANT_LEVEL, USER_LEVEL, Tenant
 
 _ENCODER = msgspec.json.Encoder()
+_MOST_STANDING = 64
+"""Limits of which it is told how they stand; each may be a question to the ledger."""
 
 
 async def show_limits(exchange: Exchange) -> None:
@@ -74,9 +80,31 @@ async def _answer(exchange: Exchange, allowed: Reach, *, key: str | None, user: 
         tenant=tenant.id,
         plan=tenant.plan,
         unlimited=tenant.unlimited,
-        limits=[_object(source, limit) for source, limit in found],
+        limits=[
+            _object(source, limit, standing)
+            for (source, limit), standing in zip(
+                found, await _standings(exchange, tenant, found), strict=True
+            )
+        ],
     )
     await exchange.reply(_ENCODER.encode(answer))
+
+
+async def _standings(
+    exchange: Exchange, tenant: Tenant, limits: Sequence[tuple[str, Limit]]
+) -> Sequence[LimitStanding | None]:
+    """How limits stand; ``None`` for one that is lifted, and for all if they are many."""
+    if len(limits) > _MOST_STANDING:
+        return [None] * len(limits)
+    policy = exchange.gateway.administration.policy
+    meters = {
+        at: policy.meter(tenant, source, limit)
+        for at, (source, limit) in enumerate(limits)
+        if limit.amount is not None
+    }
+    told = await exchange.gateway.standing.of(tenant.id, tuple(meters.values()))
+    standings = dict(zip(meters, told, strict=True))
+    return [standings.get(at) for at in range(len(limits))]
 
 
 def _subject(allowed: Reach, *, key: str | None, user: str | None) -> str:
@@ -102,7 +130,9 @@ def _selector(capability: str | None, model: str | None) -> str:
     return MODEL_PREFIX + model if model else capability or ANY_CAPABILITY
 
 
-def _object(source: str, limit: Limit) -> LimitObject:
+def _object(source: str, limit: Limit, standing: LimitStanding | None) -> LimitObject:
+    show = shown(limit.unit)
+    used, remaining = (standing.used, standing.remaining) if standing else (None, None)
     by_model = limit.selector.startswith(MODEL_PREFIX)
     amount: int | str | None = limit.amount
     if limit.amount is not None and limit.unit is Unit.COST:
@@ -114,4 +144,7 @@ def _object(source: str, limit: Limit) -> LimitObject:
         unit=limit.unit.value,
         window=limit.window.value,
         amount=amount,
+        used=None if used is None else show(used),
+        remaining=None if remaining is None else show(remaining),
+        resets_at=standing.resets if standing else None,
     )

@@ -1,5 +1,6 @@
 """The parameters and the JSON of `/api/limits`. No logic."""
 
+from datetime import datetime
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -57,7 +58,11 @@ class LimitRequest(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class LimitObject(Struct, frozen=True, kw_only=True):
-    """A limit; `source` is `tenant`, `default`, `plan:`, `key:` or `user:` with whose."""
+    """A limit; `source` is `tenant`, `default`, `plan:`, `key:` or `user:` with whose.
+
+    `used` and `remaining` are null where nobody can tell now, and where many limits are listed;
+    `resets_at` is null where no window ends.
+    """
 
     source: str
     capability: str | None
@@ -65,6 +70,9 @@ class LimitObject(Struct, frozen=True, kw_only=True):
     unit: str
     window: str
     amount: int | str | None
+    used: int | float | str | None
+    remaining: int | float | str | None
+    resets_at: datetime | None
 
 
 class LimitList(Struct, frozen=True, kw_only=True):

@@ -86,7 +86,7 @@ def _forecast(totals: Totals, *, start: datetime, now: datetime, end: datetime) 
 
 def _view(standing: LimitStanding) -> LimitView:
     meter = standing.meter
-    shown = _shown(meter.unit)
+    show = shown(meter.unit)
     return LimitView(
         name=meter.name,
         scope=meter.scope,
@@ -94,16 +94,16 @@ def _view(standing: LimitStanding) -> LimitView:
         model=meter.model or None,
         unit=meter.unit,
         window=meter.window,
-        limit=shown(standing.limit),
-        used=None if standing.used is None else shown(standing.used),
-        remaining=None if standing.remaining is None else shown(standing.remaining),
+        limit=show(standing.limit),
+        used=None if standing.used is None else show(standing.used),
+        remaining=None if standing.remaining is None else show(standing.remaining),
         reset_time=standing.resets,
-        forecast=None if standing.forecast is None else shown(standing.forecast),
+        forecast=None if standing.forecast is None else show(standing.forecast),
         exhausted_at=standing.exhausted,
     )
 
 
-def _shown(unit: Unit) -> Callable[[Decimal], Amount]:
+def shown(unit: Unit) -> Callable[[Decimal], Amount]:
     """How amounts of a unit are written."""
     if unit is Unit.COST:
         return money

@@ -123,6 +123,16 @@ class LimitPolicy:
                 found += self._keep(tenant, path, capability, model, subject)
         return found
 
+    def meter(self, tenant: Tenant, source: str, limit: Limit) -> Meter:
+        """One limit bound to its counter.
+
+        Args:
+            tenant: Whose it is.
+            source: As `effective` tells it, or the key or user that it binds.
+            limit: The limit.
+        """
+        return _meter(tenant, limit, source if source in tenant.scoped else TENANT_LEVEL)
+
     def _keep(
         self, tenant: Tenant, path: tuple[str, ...], capability: str, model: str, subject: str
     ) -> Meters:
