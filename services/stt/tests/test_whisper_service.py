@@ -83,7 +83,7 @@ async def test_a_caller_that_leaves_stops_the_work_and_pays_what_was_sent(
     spoken: list[Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    transcriber = base._find(BASE).transcriber
+    transcriber = base._host.peek(BASE)
     assert transcriber is not None
     run, decoded = transcriber.run, list[Segment]()
 

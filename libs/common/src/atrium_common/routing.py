@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from atrium_common.domain import ModelInfo
 from atrium_common.engine import Engine, HasBatches, LoadsModels, UnloadsModels
-from atrium_common.engine_models import find_model
+from atrium_common.engine_models import find_model, load_each
 from atrium_common.errors import Unimplemented
 from atrium_common.telemetry.tally import Tally
 
@@ -54,9 +54,12 @@ class ModelRouter(Generic[E]):
         return self._engines[find_model(self._engine_of_model, model)]
 
     async def load(self) -> None:
-        """Loads one engine after the other: together they might not fit while loading."""
-        for engine in self._engines.values():
-            await engine.load()
+        """Loads one engine after the other: together they might not fit while loading.
+
+        Raises:
+            AtriumError: No engine could load; the first one's error.
+        """
+        await load_each(self._engines, lambda name: self._engines[name].load())
 
     async def close(self) -> None:
         """Closes every engine, also after one fails to close."""

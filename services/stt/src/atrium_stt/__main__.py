@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from atrium_common.catalogue import CatalogueError
+from atrium_common.composition import open_lifecycle
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.weights import WeightStore
@@ -20,8 +21,9 @@ def main() -> None:
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("stt"), settings.engine)
+        lifecycle = open_lifecycle(settings, catalogue, entries)
         store = WeightStore(settings.models_dir, cache=settings.cache_dir)
-        engines = open_engines(entries, store=store)
+        engines = open_engines(entries, store=store, lifecycle=lifecycle)
     except CatalogueError as error:
         raise SystemExit(f"atrium_stt: {error}") from None
     servicer = TranscriptionServicer(
@@ -41,7 +43,7 @@ def main() -> None:
         ),
         max_live_sessions=settings.max_live_sessions,
     )
-    asyncio.run(serve(servicer, engines, settings))
+    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

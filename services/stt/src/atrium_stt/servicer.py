@@ -232,6 +232,7 @@ class TranscriptionServicer(pb_grpc.TranscriptionServiceServicer):
             weight=caller.weight,
             cost=recording.duration.total_seconds(),
             deadline=caller.deadline,
+            model=entry.id,
         ) as ticket:
             # Engines write their streams as async generators; the port promises less.
             stream = cast(

@@ -40,6 +40,7 @@ from atrium_common.lifecycle.lifecycle import Lifecycle
 from atrium_common.lifecycle.memory import device_bytes, expected_bytes, release_memory
 from atrium_common.lifecycle.policy import LifecyclePolicy, models_at_start
 from atrium_common.lifecycle.record import ModelRecord
+from atrium_common.lifecycle.weightless import weightless_host
 
 __all__ = [
     "Lifecycle",
@@ -51,4 +52,5 @@ __all__ = [
     "expected_bytes",
     "models_at_start",
     "release_memory",
+    "weightless_host",
 ]

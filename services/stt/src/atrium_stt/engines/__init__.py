@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 from atrium_common.catalogue import ModelEntry
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.registry import by_engine, make_engine
 from atrium_common.weights import WeightStore
 from atrium_stt.engines.base import TranscriptionEngine
@@ -17,11 +18,15 @@ ENGINES: Mapping[str, str] = {
     "faster-whisper": "atrium_stt.engines.faster_whisper:FasterWhisperEngine",
     "fake": "atrium_stt.engines.fake:FakeEngine",
 }
-"""Registry name -> ``"module:Class"``; the class takes `(entries, *, store)`."""
+"""Registry name -> ``"module:Class"``; the class takes `(entries, *, store, lifecycle)`."""
 
 
 def open_engine(
-    name: str, entries: Sequence[ModelEntry], *, store: WeightStore
+    name: str,
+    entries: Sequence[ModelEntry],
+    *,
+    store: WeightStore,
+    lifecycle: Lifecycle | None = None,
 ) -> TranscriptionEngine:
     """Makes an engine for its models; loads nothing yet.
 
@@ -29,17 +34,22 @@ def open_engine(
         CatalogueError: No such engine, its libraries are not installed, or an option
             of a model does not hold.
     """
-    return cast("TranscriptionEngine", make_engine(ENGINES, "stt", name, entries, store=store))
+    return cast(
+        "TranscriptionEngine",
+        make_engine(ENGINES, "stt", name, entries, store=store, lifecycle=lifecycle),
+    )
 
 
-def open_engines(entries: Sequence[ModelEntry], *, store: WeightStore) -> EngineRouter:
+def open_engines(
+    entries: Sequence[ModelEntry], *, store: WeightStore, lifecycle: Lifecycle | None = None
+) -> EngineRouter:
     """Makes one engine for each engine name of the entries, behind one router.
 
     Raises:
         CatalogueError: There are no entries, or an engine can't be made.
     """
     engines = {
-        name: open_engine(name, served, store=store)
+        name: open_engine(name, served, store=store, lifecycle=lifecycle)
         for name, served in by_engine(entries, "stt").items()
     }
     return EngineRouter(engines, {entry.id: entry.engine for entry in entries})

@@ -14,10 +14,11 @@ from pathlib import Path
 from pydantic import Field
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_models import find_model, model_info
+from atrium_common.domain import ModelInfo
+from atrium_common.engine_models import find_model
 from atrium_common.engine_options import EngineOptions, read_options
 from atrium_common.errors import InvalidArgument
+from atrium_common.lifecycle import Lifecycle, weightless_host
 from atrium_common.weights import WeightStore
 from atrium_common.work import Serial
 from atrium_stt.audio import open_recording
@@ -68,6 +69,7 @@ class FakeEngine:
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore | None = None,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -76,48 +78,46 @@ class FakeEngine:
         Args:
             entries: The models, in catalogue order.
             store: Not used; there are no weights.
-            now: Aware UTC, for `ModelInfo.verified_at`.
+            lifecycle: Shared by the process's engines; see `ModelHost`.
+            now: Aware UTC, for what `models` reports.
             clock: Seconds, for inference time.
 
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
-        self._entries = {entry.id: (entry, read_options(FakeOptions, entry)) for entry in entries}
-        self._now = now
+        self._options = {entry.id: read_options(FakeOptions, entry) for entry in entries}
+        self._host = weightless_host(self.name, entries, lifecycle=lifecycle, now=now)
         self._clock = clock
-        self._state = ModelState.UNLOADED
-        self._verified: dict[str, datetime] = {}
         self.started = 0
         self.listening = 0
 
     async def load(self) -> None:
-        """Is ready at once."""
-        self._state = ModelState.READY
+        """Is ready at once; see `ModelHost.load`."""
+        await self._host.load()
+
+    async def load_model(self, model: str) -> None:
+        """Loads one; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
+
+    async def unload_model(self, model: str) -> None:
+        """Unloads one; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
         """Has nothing to free."""
-        self._state = ModelState.UNLOADED
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
-        return [
-            model_info(
-                entry,
-                engine=self.name,
-                state=self._state,
-                verified_at=self._verified.get(entry.id),
-            )
-            for entry, _ in self._entries.values()
-        ]
+        return self._host.models()
 
     async def verify(self, model: str) -> None:
-        """Always succeeds for a model that it has."""
-        self._find(model)
-        self._verified[model] = self._now()
+        """Succeeds for a model that is loaded."""
+        await self._host.verify(model)
 
     def check(self, job: TranscriptionJob) -> None:
         """Refuses languages that are not in `LANGUAGES`, and translation where told to."""
-        _, options = self._find(job.model)
+        options = find_model(self._options, job.model)
         if job.language is not None and job.language not in LANGUAGES:
             raise InvalidArgument(
                 f"{job.model} does not know the language {job.language!r}.", field="language"
@@ -129,41 +129,40 @@ class FakeEngine:
         self, job: TranscriptionJob, audio: Path | Recording
     ) -> AsyncIterator[TranscriptionEvent]:
         """Streams the info, a segment for each stretch of audio, then the whole usage."""
-        entry, options = self._find(job.model)
         self.check(job)
-        recording = await open_recording(audio)
-        try:
-            meter = UsageMeter(
-                entry, duration=recording.duration, engine=self.name, clock=self._clock
-            )
-            steps = _steps(job, recording.duration, options)
-            while (step := meter.time(steps)) is not None:
-                if isinstance(step, Segment):
-                    self.started += 1
-                    await asyncio.sleep(options.delay_seconds)
-                yield TranscriptionEvent(step=step, usage=meter.after(step))
-            yield TranscriptionEvent(step=None, usage=meter.whole())
-        finally:
-            if recording is not audio:
-                recording.close()
+        options = self._options[job.model]
+        async with self._host.use(job.model) as entry:
+            recording = await open_recording(audio)
+            try:
+                meter = UsageMeter(
+                    entry, duration=recording.duration, engine=self.name, clock=self._clock
+                )
+                steps = _steps(job, recording.duration, options)
+                while (step := meter.time(steps)) is not None:
+                    if isinstance(step, Segment):
+                        self.started += 1
+                        await asyncio.sleep(options.delay_seconds)
+                    yield TranscriptionEvent(step=step, usage=meter.after(step))
+                yield TranscriptionEvent(step=None, usage=meter.whole())
+            finally:
+                if recording is not audio:
+                    recording.close()
 
     @asynccontextmanager
     async def open_live(self, job: LiveJob) -> AsyncIterator[LiveTranscriber]:
         """Listens; see `FakeLiveTranscriber`."""
-        _, options = self._find(job.transcription.model)
         self.check(job.transcription)
-        self.listening += 1
-        try:
-            yield FakeLiveTranscriber(
-                job,
-                language=LANGUAGES[0],
-                pause=lambda: asyncio.sleep(options.delay_seconds),
-            )
-        finally:
-            self.listening -= 1
-
-    def _find(self, model: str) -> tuple[ModelEntry, FakeOptions]:
-        return find_model(self._entries, model)
+        options = self._options[job.transcription.model]
+        async with self._host.use(job.transcription.model):
+            self.listening += 1
+            try:
+                yield FakeLiveTranscriber(
+                    job,
+                    language=LANGUAGES[0],
+                    pause=lambda: asyncio.sleep(options.delay_seconds),
+                )
+            finally:
+                self.listening -= 1
 
 
 def _steps(

@@ -7,7 +7,7 @@ of one slot stands in front of it.
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import ctranslate2
 from faster_whisper import WhisperModel  # type: ignore[import-untyped]
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_models import find_model, load_each, model_info
+from atrium_common.domain import ModelInfo
 from atrium_common.engine_options import read_options
-from atrium_common.errors import Conflict, InvalidArgument, Unavailable
+from atrium_common.errors import InvalidArgument
+from atrium_common.lifecycle import Lifecycle, ModelHandling, ModelHost, device_bytes
 from atrium_common.weights import WeightStore
 from atrium_common.work import CancelToken, DeviceThread, Serial
 from atrium_stt.audio import open_recording
@@ -32,19 +32,6 @@ from atrium_stt.engines.whisper_live import WhisperLiveTranscriber
 from atrium_stt.recording import Recording
 
 
-@dataclass(slots=True)
-class _Model:
-    """A model of the catalogue and where it stands."""
-
-    entry: ModelEntry
-    options: FasterWhisperOptions
-    state: ModelState = ModelState.UNLOADED
-    transcriber: Transcriber | None = None
-    verified_at: datetime | None = None
-    detail: str = ""
-    users: int = 0
-
-
 class FasterWhisperEngine:
     """Serves Whisper models in CTranslate2's format."""
 
@@ -56,6 +43,7 @@ class FasterWhisperEngine:
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -64,74 +52,52 @@ class FasterWhisperEngine:
         Args:
             entries: The models, in catalogue order.
             store: Where their files are.
-            now: Aware UTC, for `ModelInfo.verified_at`.
+            lifecycle: Shared by the process's engines; see `ModelHost`.
+            now: Aware UTC, for what `models` reports.
             clock: Seconds, for inference time.
 
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
-        self._models = {e.id: _Model(e, read_options(FasterWhisperOptions, e)) for e in entries}
+        self._options = {e.id: read_options(FasterWhisperOptions, e) for e in entries}
         self._store = store
-        self._now = now
         self._clock = clock
         self._thread = DeviceThread("faster-whisper")
         self._stepping: Stepping[TranscriptionEvent] = Stepping(self._thread)
+        handling = ModelHandling(
+            open_model=lambda entry: self._thread.call(self._open, entry),
+            warm_up=lambda _, loaded: self._thread.call(loaded.verify),
+            measure=self._taken,
+        )
+        self._host: ModelHost[Transcriber] = ModelHost(
+            self.name, entries, handling, lifecycle=lifecycle, now=now
+        )
 
     async def load(self) -> None:
-        """Loads every model.
-
-        A model that fails stands as FAILED while others serve.
-
-        Raises:
-            AtriumError: No model could be loaded; the first one's error.
-        """
-        await load_each(self._models, self.load_model)
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
 
     async def load_model(self, model: str) -> None:
-        """Loads and verifies one model; does nothing if it is ready.
-
-        Raises:
-            NotFound: The model is not of this engine.
-            Unavailable: It can't be loaded; the reason stands in `ModelInfo.detail`.
-        """
-        known = self._find(model)
-        await self._thread.call(self._load, known)
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
 
     async def unload_model(self, model: str) -> None:
-        """Frees a model's memory.
-
-        Raises:
-            Conflict: Requests run on it.
-        """
-        known = self._find(model)
-        if known.users:
-            raise Conflict(f"{known.users} requests are running on {model}.", reason="MODEL_BUSY")
-        known.transcriber, known.state, known.verified_at = None, ModelState.UNLOADED, None
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
         """Stops running work at its next segment and frees memory."""
         self._stepping.cancel()
         self._thread.close()
-        for known in self._models.values():
-            known.transcriber, known.state = None, ModelState.UNLOADED
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
-        return [
-            model_info(
-                known.entry,
-                engine=self.name,
-                state=known.state,
-                verified_at=known.verified_at,
-                detail=known.detail,
-            )
-            for known in self._models.values()
-        ]
+        return self._host.models()
 
     async def verify(self, model: str) -> None:
         """Transcribes a tenth of a second of silence, behind what runs now."""
-        known = self._find(model)
-        await self._thread.call(self._verify, known)
+        await self._host.verify(model)
 
     def check(self, job: TranscriptionJob) -> None:
         """Refuses what the job's model can't do; knows less while it is not loaded.
@@ -140,7 +106,7 @@ class FasterWhisperEngine:
             NotFound: The model is not of this engine.
             InvalidArgument: The model does not know the language or does not translate.
         """
-        transcriber = self._find(job.model).transcriber
+        transcriber = self._host.peek(job.model)
         if transcriber is None:
             return
         if job.language is not None and job.language not in transcriber.languages:
@@ -160,16 +126,12 @@ class FasterWhisperEngine:
         at the next segment (in a long recording: at the next batch of windows). Each step
         is decoded when it is asked for, so live speakers can be heard in between.
         """
-        known = self._find(job.model)
-        known.users += 1
-        try:
-            if known.transcriber is None:
-                await self.load_model(job.model)
+        async with self._host.use(job.model) as transcriber:
             self.check(job)
             recording = await open_recording(audio)
             try:
                 events = self._stepping.stream(
-                    lambda token: self._transcribe(known, job, recording, token)
+                    lambda token: self._transcribe(transcriber, job, recording, token)
                 )
                 async with aclosing(events):
                     async for event in events:
@@ -177,76 +139,51 @@ class FasterWhisperEngine:
             finally:
                 if recording is not audio:
                     recording.close()
-        finally:
-            known.users -= 1
 
     @asynccontextmanager
     async def open_live(self, job: LiveJob) -> AsyncIterator[LiveTranscriber]:
         """Listens to one speaker; the model stays loaded meanwhile."""
-        known = self._find(job.transcription.model)
-        known.users += 1
-        try:
-            if known.transcriber is None:
-                await self.load_model(known.entry.id)
+        async with self._host.use(job.transcription.model) as transcriber:
             self.check(job.transcription)
-            transcriber = _loaded(known)
             fitting = replace(job, transcription=transcriber.fit_context(job.transcription))
             yield WhisperLiveTranscriber(transcriber.model, self._thread, fitting)
-        finally:
-            known.users -= 1
 
-    def _find(self, model: str) -> _Model:
-        return find_model(self._models, model)
-
-    def _load(self, known: _Model) -> None:
+    def _open(self, entry: ModelEntry) -> Transcriber:
         """In the device thread."""
-        if known.state is ModelState.READY:
-            return
-        known.state, known.detail = ModelState.LOADING, ""
-        try:
-            device = _device(known.options)
-            model = WhisperModel(
-                str(self._store.ensure(known.entry)),
-                device=device,
-                device_index=known.options.device_index,
-                compute_type=known.entry.dtype or "default",
-                cpu_threads=known.options.threads,
-                local_files_only=True,
-            )
-            known.transcriber = Transcriber(model, options=known.options, device=device)
-            self._verify(known)
-        except Exception as err:  # CTranslate2 and the store raise whatever fits them
-            known.state, known.transcriber = ModelState.FAILED, None
-            known.detail = f"{type(err).__name__}: {err}"
-            raise Unavailable(
-                f"The model {known.entry.id} could not be loaded.", reason="MODEL_FAILED"
-            ) from err
-        known.state = ModelState.READY
+        options = self._options[entry.id]
+        device = _device(options)
+        model = WhisperModel(
+            str(self._store.ensure(entry)),
+            device=device,
+            device_index=options.device_index,
+            compute_type=entry.dtype or "default",
+            cpu_threads=options.threads,
+            local_files_only=True,
+        )
+        return Transcriber(model, options=options, device=device)
 
-    def _verify(self, known: _Model) -> None:
-        """In the device thread."""
-        _loaded(known).verify()
-        known.verified_at = self._now()
+    def _taken(self, entry: ModelEntry) -> int | None:
+        """Tells the process's memory; what CTranslate2 takes of a GPU can't be asked for."""
+        return device_bytes() if _device(self._options[entry.id]) == "cpu" else None
 
     def _transcribe(
-        self, known: _Model, job: TranscriptionJob, recording: Recording, token: CancelToken
+        self,
+        transcriber: Transcriber,
+        job: TranscriptionJob,
+        recording: Recording,
+        token: CancelToken,
     ) -> Generator[TranscriptionEvent, None, None]:
         """In the device thread."""
-        transcriber = _loaded(known)
         usage = UsageMeter(
-            known.entry, duration=recording.duration, engine=self.name, clock=self._clock
+            self._host.entry(job.model),
+            duration=recording.duration,
+            engine=self.name,
+            clock=self._clock,
         )
         steps = transcriber.run(job, recording, token)
         while (step := usage.time(steps)) is not None:
             yield TranscriptionEvent(step=step, usage=usage.after(step))
         yield TranscriptionEvent(step=None, usage=usage.whole())
-
-
-def _loaded(known: _Model) -> Transcriber:
-    """Returns a model's transcriber; an operator may have unloaded it meanwhile."""
-    if known.transcriber is None:
-        raise Unavailable(f"The model {known.entry.id} is not loaded.")
-    return known.transcriber
 
 
 def _device(options: FasterWhisperOptions) -> str:
