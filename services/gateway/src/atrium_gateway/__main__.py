@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
@@ -18,6 +18,7 @@ from atrium_common.errors import AtriumError
 from atrium_common.logs import configure_logging
 from atrium_common.metrics import make_metrics
 from atrium_common.tls import ClientTls
+from atrium_gateway.administration.keeper import keeping_order
 from atrium_gateway.admission_server import serving_admission
 from atrium_gateway.app import create_app
 from atrium_gateway.auth.networks import read_networks
@@ -72,6 +73,13 @@ async def run(settings: GatewaySettings) -> None:
             )
         )
         show_process(metrics, core, fleet.watches)
+        await stack.enter_async_context(
+            keeping_order(
+                core.administration,
+                voices=fleet.tts if catalogue.for_service("tts") else None,
+                exports_kept=timedelta(days=settings.exports_days),
+            )
+        )
         rules = settings.egress_rules()
         pipeline = Pipeline(core.admission)
         stack.push_async_callback(pipeline.drain)

@@ -79,6 +79,8 @@ class GatewaySettings(SharedPrefixSettings):
     """SQLAlchemy URL; default is SQLite in `state_dir`."""
     database_password: SecretStr | None = None
     """Password that belongs into `database_url`, where it is kept by itself."""
+    exports_days: float = Field(default=30.0, gt=0, le=36_500)
+    """Days that the export of a deleted tenant stays in `state_dir`."""
 
     jwt_secret: SecretStr | None = None
     """HS256 secret of tenant tokens; made and kept in `state_dir` if not given."""

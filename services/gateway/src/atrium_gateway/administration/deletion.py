@@ -1,4 +1,4 @@
-"""Deletes a tenant, step by step: what a crash interrupts goes on where it was.
+"""Deletes a tenant, step by step: what a crash interrupts `keeper.py` takes up where it was.
 
 Blocked first, so that nothing is added; then exported, its voices deleted, the ledger made
 anonymous, and its records removed. The audit log keeps what was done.
@@ -20,16 +20,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from atrium_common.errors import NotFound
 from atrium_gateway.administration.anonymous import anonymise
 from atrium_gateway.administration.desk import Administration
+from atrium_gateway.administration.exclusive import deleting_alone
 from atrium_gateway.administration.export import exported
 from atrium_gateway.audit.domain import Action, Actor, AuditEntry, Facts
 from atrium_gateway.audit.log import append
-from atrium_gateway.database import metadata
 from atrium_gateway.database_scope import Joined
+from atrium_gateway.idempotency.forgetting import forget
 from atrium_gateway.tenants.changes import changed
 from atrium_gateway.tenants.repository import TenantRepository
 from atrium_gateway.tenants.tables import api_keys, tenant_deletions, tenant_limits, tenants
-
-IDEMPOTENCY = ("idempotency_pieces", "idempotency_keys", "idempotency_totals")
 
 
 class Step(StrEnum):
@@ -112,13 +111,18 @@ class TenantDeletion:
     async def delete(self, tenant: str) -> Deletion:
         """Deletes a tenant, or goes on with it.
 
-        Repeated after its end, it makes anonymous what running requests left since.
+        What running requests leave later the ledger's writer makes anonymous itself.
 
         Raises:
             NotFound: There is no such tenant and never was.
+            Conflict: Another process is at it.
             Unavailable: The tts service does not answer; the tenant is blocked, and another
-                call goes on.
+                call or a gateway's `keeper.py` goes on.
         """
+        async with deleting_alone(self._desk.engine, self._exports, tenant):
+            return await self._delete(tenant)
+
+    async def _delete(self, tenant: str) -> Deletion:
         deletion = await self._state(tenant) or await self._begin(tenant)
         await self._desk.flush()
         if deletion.step is Step.BLOCKED:
@@ -205,10 +209,8 @@ class TenantDeletion:
     async def _remove(self, deletion: Deletion) -> None:
         """Removes every record; what is gone already is left alone."""
         tenant = deletion.tenant
-        tables = [metadata.tables[name] for name in IDEMPOTENCY if name in metadata.tables]
         async with self._desk.engine.begin() as connection:
-            for table in tables:
-                await connection.execute(delete(table).where(table.c.tenant == tenant))
+            await forget(connection, tenant)
         if deletion.step is Step.REMOVED:
             return
         async with self._audited(Action.TENANT_DELETED, tenant, None) as connection:

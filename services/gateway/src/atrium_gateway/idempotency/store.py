@@ -18,6 +18,7 @@ from atrium_common.errors import AtriumError, Unavailable
 from atrium_gateway.database import open_blocking
 from atrium_gateway.idempotency.batch import Again, Batch, Kind, Operation, Outcome
 from atrium_gateway.idempotency.domain import Attempt, Bounds, KeptAnswer
+from atrium_gateway.idempotency.forgetting import forget
 from atrium_gateway.idempotency.gathering import Gathering
 from atrium_gateway.idempotency.recorder import Recorder
 from atrium_gateway.idempotency.tables import (
@@ -148,8 +149,7 @@ class AnswerStore:
     async def forget(self, tenant: str) -> None:
         """Removes everything of a tenant."""
         async with self._transaction() as connection:
-            await connection.execute(delete(idempotency_keys).where(_keys.tenant == tenant))
-            await connection.execute(delete(idempotency_totals).where(_totals.tenant == tenant))
+            await forget(connection, tenant)
 
     async def _closed(self, operation: Operation) -> bool:
         # Cancelled or not, it is done: who waits for it is another matter.
