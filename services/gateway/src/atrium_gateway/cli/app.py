@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import AtriumError
+from atrium_common.models_cli import app as models_app
 from atrium_gateway.cli import audit, db, deletion, key, plan, price, tenant, token, usage
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app.add_typer(token.app, name="token", help="Short-lived JSON web tokens.")
 app.add_typer(db.app, name="db", help="The database.")
 app.add_typer(usage.app, name="usage", help="What tenants consumed; `usage TENANT` shows it.")
 app.add_typer(price.app, name="price", help="What models cost.")
+app.add_typer(models_app, name="models", help="Models: list, fetch, verify, remove.")
 app.command("audit")(audit.audit)
 tenant.app.command("delete")(deletion.delete)
 tenant.app.command("export")(deletion.export)

@@ -1,0 +1,49 @@
+"""How a command tells of a fetch: bars on a terminal where `rich` is, else lines in a log."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from atrium_common.catalogue import Entry
+from atrium_common.weights.progress import Progress, Report
+
+_LINE_SECONDS = 2.0
+"""Least time between two progress lines of a log."""
+
+
+def say(line: str) -> None:
+    """Writes a line where progress and errors go."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def reporter(entries: Sequence[Entry]) -> Iterator[Report]:
+    """Gives bars on a terminal where `rich` is installed, else lines."""
+    if sys.stderr.isatty():
+        try:
+            from atrium_common.weights.bars import bars
+        except ImportError:
+            pass
+        else:
+            with bars(entries) as report:
+                yield report
+            return
+    yield _lines()
+
+
+def _lines() -> Report:
+    """Prints a line per stage, and every few seconds while bytes move."""
+    last: dict[str, tuple[str, float]] = {}
+
+    def report(progress: Progress) -> None:
+        stage, printed = last.get(progress.model, ("", 0.0))
+        now = time.monotonic()
+        if progress.stage == stage and now - printed < _LINE_SECONDS:
+            return
+        last[progress.model] = (progress.stage, now)
+        amount = f" {progress.done >> 20} of {progress.total >> 20} MiB" if progress.total else ""
+        say(f"{progress.model}: {progress.stage}{amount}")
+
+    return report
