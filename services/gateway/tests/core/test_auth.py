@@ -147,14 +147,14 @@ async def test_a_minted_token_is_its_tenant(authenticator, tokens):
     principal = await authenticator.authenticate(token)
     assert (principal.tenant, principal.subject, principal.weight) == ("acme", "ann", 2.5)
     assert principal.roles == {"admin"}
-    assert principal.allows("chat")
-    assert not principal.allows("embedding")
+    assert principal.may("chat")
+    assert not principal.may("embedding")
     assert principal.expires_at == NOW + timedelta(minutes=5)
 
 
 async def test_a_token_without_scope_allows_everything_an_empty_one_nothing(authenticator):
-    assert (await authenticator.authenticate(signed(claims()))).allows("chat")
-    assert not (await authenticator.authenticate(signed(claims(scope="")))).allows("chat")
+    assert (await authenticator.authenticate(signed(claims()))).may("chat")
+    assert not (await authenticator.authenticate(signed(claims(scope="")))).may("chat")
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ async def test_a_key_is_its_tenant_and_carries_its_scopes(authenticator, source)
     assert principal.tenant == "acme"
     assert principal.key_id in text
     assert principal.subject == f"key:{principal.key_id}"
-    assert principal.allows("chat")
-    assert not principal.allows("transcription")
+    assert principal.may("chat")
+    assert not principal.may("transcription")
 
 
 async def test_a_key_that_differs_anywhere_does_not_hold(authenticator, source):

@@ -36,10 +36,6 @@ class Principal:
     models: frozenset[str] | None = None
     networks: tuple[Network, ...] = ()
 
-    def allows(self, scope: str) -> bool:
-        """Whether the scopes cover `scope`, e.g. a capability or ``"usage"``; see `may`."""
-        return scope in self.scopes or ANY_SCOPE in self.scopes
-
     def may(self, action: str, *, tenant: str | None = None) -> bool:
         """Whether a role grants `action`, the scopes cover it, and it is in reach.
 
