@@ -24,7 +24,8 @@ from atrium_gateway.core import Core, open_core
 from atrium_gateway.settings import GatewaySettings
 from atrium_gateway.tenants.domain import Tenant
 
-TRACED = ("/atrium_gateway/usage/", "/atrium_gateway/admission.py", "/atrium_gateway/core.py")
+_OURS = ("usage/", "admission.py", "books.py", "core.py", "sweeper.py")
+TRACED = tuple(f"/atrium_gateway/{part}" for part in _OURS)
 CATALOGUE = Catalogue.model_validate(
     {"models": [{"id": "m", "service": "llm", "capabilities": ["chat"], "engine": "fake"}]}
 )

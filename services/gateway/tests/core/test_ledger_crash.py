@@ -12,6 +12,7 @@ from atrium_gateway.core import open_core
 from atrium_gateway.settings import GatewaySettings
 
 VICTIM = Path(__file__).with_name("crash_victim.py")
+MOST_RUNS = 6
 
 
 def promises(folder: Path) -> dict[str, list[list[str]]]:
@@ -39,6 +40,16 @@ async def all_events(core):
         after = page[-1].id
 
 
+async def read(settings, catalogue):
+    """All events, and their sums, once the last victim's leavings are closed."""
+    async with open_core(settings, catalogue=catalogue) as core:
+        now = datetime.now(UTC)
+        sums = await core.reports.totals(
+            "acme", start=now - timedelta(hours=2), end=now + timedelta(hours=1)
+        )
+        return await all_events(core), sums
+
+
 @pytest.mark.parametrize(("database", "rounds"), [("sqlite", 12), ("postgresql", 9)])
 async def test_what_was_settled_is_in_the_ledger_once_and_the_sums_agree(
     tmp_path, catalogue, request, monkeypatch, database, rounds
@@ -46,18 +57,17 @@ async def test_what_was_settled_is_in_the_ledger_once_and_the_sums_agree(
     if database == "postgresql":
         url = request.getfixturevalue("real_postgres").new_database("crashes")
         monkeypatch.setenv("ATRIUM_GATEWAY_DATABASE_URL", url)
-    command = (sys.executable, str(VICTIM), str(tmp_path), str(rounds), "1")
-    process = await asyncio.create_subprocess_exec(*command)
-    assert await process.wait() == 0
-    said = promises(tmp_path)
-    settings = GatewaySettings(state_dir=tmp_path)
-    async with open_core(settings, catalogue=catalogue) as core:
-        events = await all_events(core)
-        by_id = {event.id: event for event in events}
-        now = datetime.now(UTC)
-        sums = await core.reports.totals(
-            "acme", start=now - timedelta(hours=2), end=now + timedelta(hours=1)
-        )
+    # Where a kill falls is chance: on a busy machine it may take more rounds until one leaves work
+    # that was granted and not settled.
+    for seed in range(1, MOST_RUNS + 1):
+        command = (sys.executable, str(VICTIM), str(tmp_path), str(rounds), str(seed))
+        process = await asyncio.create_subprocess_exec(*command)
+        assert await process.wait() == 0
+        said = promises(tmp_path)
+        events, sums = await read(GatewaySettings(state_dir=tmp_path), catalogue)
+        if len(said["settled"]) > 30 and any(event.outcome == "orphaned" for event in events):
+            break
+    by_id = {event.id: event for event in events}
     assert len(said["settled"]) > 30
     assert Counter(event.id for event in events).most_common(1)[0][1] == 1
     for key, amount in said["settled"]:
