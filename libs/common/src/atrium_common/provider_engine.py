@@ -14,6 +14,7 @@ from atrium_common.domain import ModelInfo, ModelState
 from atrium_common.engine_models import find_model, model_info
 from atrium_common.engine_options import read_options
 from atrium_common.errors import Unavailable
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.openai_upstream import UpstreamOptions, make_client
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
@@ -32,13 +33,19 @@ class ProviderEngine(Generic[OptionsT]):
     name = "openai"
     options_type: type[OptionsT]
 
-    def __init__(self, entries: Sequence[ModelEntry], *, store: WeightStore | None = None) -> None:
-        """Takes the catalogue's entries; `store` is unused, for there are no weights.
+    def __init__(
+        self,
+        entries: Sequence[ModelEntry],
+        *,
+        store: WeightStore | None = None,
+        lifecycle: Lifecycle | None = None,
+    ) -> None:
+        """Takes the catalogue's entries; there are no weights to find, load or unload.
 
         Raises:
             CatalogueError: An option of a model does not hold.
         """
-        del store
+        del store, lifecycle
         self._entries = {entry.id: entry for entry in entries}
         self._options = {entry.id: read_options(self.options_type, entry) for entry in entries}
         self._clients: dict[str, openai.AsyncOpenAI] = {}

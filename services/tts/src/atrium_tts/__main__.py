@@ -3,6 +3,7 @@
 import asyncio
 
 from atrium_common.catalogue import CatalogueError
+from atrium_common.composition import open_lifecycle
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.weights import WeightStore
@@ -21,9 +22,9 @@ def main() -> None:
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("tts"), settings.engine)
-        engines = open_engines(
-            entries, store=WeightStore(settings.models_dir, cache=settings.cache_dir)
-        )
+        lifecycle = open_lifecycle(settings, catalogue, entries)
+        store = WeightStore(settings.models_dir, cache=settings.cache_dir)
+        engines = open_engines(entries, store=store, lifecycle=lifecycle)
     except CatalogueError as error:
         raise SystemExit(f"atrium_tts: {error}") from None
     servicer = SpeechServicer(
@@ -38,7 +39,7 @@ def main() -> None:
             characters=settings.max_characters, ssml_characters=settings.max_ssml_characters
         ),
     )
-    asyncio.run(serve(servicer, engines, settings))
+    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Speaker:
             sample_rate=plan.sample_rate,
             clock=self._clock,
         )
-        async with self.seat(engine, caller, cost=plan.cost) as ticket:
+        async with self.seat(engine, caller, cost=plan.cost, model=plan.job.model) as ticket:
             meter.waited(ticket.queue_time)
             ahead = Lookahead(
                 plan,
@@ -101,11 +101,15 @@ class Speaker:
 
     @asynccontextmanager
     async def seat(
-        self, engine: SpeechEngine, caller: RequestContext, *, cost: float
+        self, engine: SpeechEngine, caller: RequestContext, *, cost: float, model: str = ""
     ) -> AsyncIterator[Ticket]:
         """Waits for a seat at an engine and holds it; `cost` in characters."""
         async with self._seats[engine.name].enter(
-            tenant=caller.tenant, weight=caller.weight, cost=cost, deadline=caller.deadline
+            tenant=caller.tenant,
+            weight=caller.weight,
+            cost=cost,
+            deadline=caller.deadline,
+            model=model,
         ) as ticket:
             yield ticket
 

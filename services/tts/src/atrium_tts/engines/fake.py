@@ -15,10 +15,11 @@ from pydantic import Field
 from safetensors.numpy import load, save
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_models import find_model, model_info
+from atrium_common.domain import ModelInfo
+from atrium_common.engine_models import find_model
 from atrium_common.engine_options import EngineOptions, read_options
-from atrium_common.errors import InvalidArgument, Unavailable
+from atrium_common.errors import InvalidArgument
+from atrium_common.lifecycle import Lifecycle, weightless_host
 from atrium_common.weights import WeightStore
 from atrium_common.work import Serial
 from atrium_tts.domain import Gender, SpeakRequest, Voice
@@ -84,6 +85,7 @@ class FakeEngine:
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore | None = None,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Reads the entries.
@@ -91,43 +93,41 @@ class FakeEngine:
         Args:
             entries: The models, in catalogue order.
             store: Not used; there are no weights.
-            now: Aware UTC, for `ModelInfo.verified_at`.
+            lifecycle: Shared by the process's engines; see `ModelHost`.
+            now: Aware UTC, for what `models` reports.
 
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
-        self._entries = {entry.id: (entry, read_options(FakeOptions, entry)) for entry in entries}
-        self._now = now
-        self._state = ModelState.UNLOADED
-        self._verified: dict[str, datetime] = {}
+        self._options = {entry.id: read_options(FakeOptions, entry) for entry in entries}
+        self._host = weightless_host(self.name, entries, lifecycle=lifecycle, now=now)
         self.started = 0
         self.streams = 0
         self.spoken: list[SpeakRequest] = []
 
     async def load(self) -> None:
-        """Is ready at once."""
-        self._state = ModelState.READY
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
+
+    async def load_model(self, model: str) -> None:
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
+
+    async def unload_model(self, model: str) -> None:
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
         """Has nothing to free."""
-        self._state = ModelState.UNLOADED
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
-        return [
-            model_info(
-                entry,
-                engine=self.name,
-                state=self._state,
-                verified_at=self._verified.get(entry.id),
-            )
-            for entry, _ in self._entries.values()
-        ]
+        return self._host.models()
 
     async def verify(self, model: str) -> None:
-        """Always succeeds for a model that it has."""
-        self._find(model)
-        self._verified[model] = self._now()
+        """Succeeds for a model that is loaded."""
+        await self._host.verify(model)
 
     def voices(self) -> Sequence[Voice]:
         """Lists its four voices, for all of its models."""
@@ -135,7 +135,7 @@ class FakeEngine:
             Voice(
                 id=identifier,
                 name=name,
-                models=tuple(self._entries),
+                models=tuple(self._options),
                 languages=(language,),
                 gender=gender,
                 license="CC0-1.0",
@@ -173,20 +173,19 @@ class FakeEngine:
     async def speak(self, request: SpeakRequest) -> AsyncGenerator[Samples, None]:
         """Streams a tone in pieces of `PIECE_SECONDS`."""
         options = self._find(request.model)
-        if self._state is not ModelState.READY:
-            raise Unavailable(f"The model {request.model!r} is not loaded.")
-        self.started += 1
-        self.spoken.append(request)
-        self.streams += 1
-        try:
-            await asyncio.sleep(options.delay_seconds)
-            samples = _tone(request, options)
-            size = int(PIECE_SECONDS * options.sample_rate)
-            for start in range(0, len(samples), size):
-                yield samples[start : start + size]
-                await asyncio.sleep(0)
-        finally:
-            self.streams -= 1
+        async with self._host.use(request.model):
+            self.started += 1
+            self.spoken.append(request)
+            self.streams += 1
+            try:
+                await asyncio.sleep(options.delay_seconds)
+                samples = _tone(request, options)
+                size = int(PIECE_SECONDS * options.sample_rate)
+                for start in range(0, len(samples), size):
+                    yield samples[start : start + size]
+                    await asyncio.sleep(0)
+            finally:
+                self.streams -= 1
 
     def clones(self, model: str) -> bool:
         """Says what the option says."""
@@ -199,7 +198,7 @@ class FakeEngine:
         return save({"digest": np.frombuffer(digest, np.uint8)})
 
     def _find(self, model: str) -> FakeOptions:
-        return find_model(self._entries, model)[1]
+        return find_model(self._options, model)
 
 
 def pitch(request: SpeakRequest) -> float:

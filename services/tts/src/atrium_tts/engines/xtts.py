@@ -4,18 +4,16 @@ One device thread says one utterance at a time, so the engine is serial: a `Work
 one slot stands in front of it. Audio leaves while the utterance is still being made.
 """
 
-import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import torch
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_models import find_model, load_each, model_info
-from atrium_common.errors import AtriumError, Conflict, InvalidArgument, NotFound, Unavailable
+from atrium_common.domain import ModelInfo
+from atrium_common.errors import InvalidArgument, NotFound, Unavailable
+from atrium_common.lifecycle import Lifecycle, ModelHandling, ModelHost, device_bytes
 from atrium_common.weights import WeightStore
 from atrium_common.work import CancelToken, DeviceThread, Serial
 from atrium_tts.domain import SpeakRequest, Voice
@@ -30,20 +28,6 @@ _SPEEDS = (0.7, 1.5)
 """Beyond, stretching the latents smears words; the service stretches the sound instead."""
 
 
-@dataclass(slots=True)
-class _Model:
-    """A model of the catalogue and where it stands."""
-
-    entry: ModelEntry
-    options: XttsOptions
-    state: ModelState = ModelState.UNLOADED
-    loaded: XttsModel | None = None
-    verified_at: datetime | None = None
-    detail: str = ""
-    users: int = 0
-    speakers: tuple[Speaker, ...] = SPEAKERS
-
-
 class XttsEngine:
     """Serves XTTS checkpoints, and clones voices."""
 
@@ -56,6 +40,7 @@ class XttsEngine:
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Reads the entries; loads nothing.
@@ -63,86 +48,66 @@ class XttsEngine:
         Args:
             entries: The models, in catalogue order.
             store: Where their files are.
-            now: Aware UTC, for `ModelInfo.verified_at`.
+            lifecycle: Shared by the process's engines; see `ModelHost`.
+            now: Aware UTC, for what `models` reports.
 
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
-        self._models = {e.id: _Model(e, XttsOptions.of(e)) for e in entries}
+        self._entries = {entry.id: entry for entry in entries}
+        self._options = {entry.id: XttsOptions.of(entry) for entry in entries}
+        self._speakers = dict.fromkeys(self._entries, SPEAKERS)
         self._store = store
-        self._now = now
         self._thread = DeviceThread("xtts")
+        handling = ModelHandling(
+            open_model=lambda entry: self._thread.call(self._open, entry),
+            warm_up=lambda entry, model: self._thread.call(_say_a_letter, entry, model),
+            measure=lambda entry: device_bytes(_device(self._options[entry.id])),
+        )
+        self._host: ModelHost[XttsModel] = ModelHost(
+            self.name, entries, handling, lifecycle=lifecycle, now=now
+        )
 
     async def load(self) -> None:
-        """Loads every model.
-
-        A model that fails stands as FAILED while others serve.
-
-        Raises:
-            AtriumError: No model could be loaded; the first one's error.
-        """
-        await load_each(self._models, self.load_model)
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
 
     async def load_model(self, model: str) -> None:
-        """Loads and verifies one model; does nothing if it is ready.
-
-        Raises:
-            NotFound: The model is not of this engine.
-            WeightsError: Its files can't be had, or its licence was not accepted.
-            Unavailable: It can't be loaded; the reason stands in `ModelInfo.detail`.
-        """
-        await self._thread.call(self._load, self._find(model))
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
 
     async def unload_model(self, model: str) -> None:
-        """Frees a model's memory.
-
-        Raises:
-            Conflict: Requests run on it.
-        """
-        known = self._find(model)
-        if known.users:
-            raise Conflict(f"{known.users} requests are running on {model}.", reason="MODEL_BUSY")
-        known.loaded, known.state, known.verified_at = None, ModelState.UNLOADED, None
-        await self._thread.call(_release)
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
         """Stops running work at its next token and frees memory."""
         self._thread.close()
-        for known in self._models.values():
-            known.loaded, known.state = None, ModelState.UNLOADED
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
-        return [
-            model_info(
-                known.entry,
-                engine=self.name,
-                state=known.state,
-                verified_at=known.verified_at,
-                detail=known.detail,
-            )
-            for known in self._models.values()
-        ]
+        return self._host.models()
 
     async def verify(self, model: str) -> None:
         """Says one letter, behind what runs now."""
-        await self._thread.call(self._verify, self._find(model))
+        await self._host.verify(model)
 
     def voices(self) -> Sequence[Voice]:
         """Lists the built-in voices: XTTS-v2's own, and once loaded those of the file."""
-        models: dict[Speaker, list[_Model]] = {}
-        for known in self._models.values():
-            for speaker in known.speakers:
-                models.setdefault(speaker, []).append(known)
+        models: dict[Speaker, list[ModelEntry]] = {}
+        for model, speakers in self._speakers.items():
+            for speaker in speakers:
+                models.setdefault(speaker, []).append(self._entries[model])
         languages = tuple(name for name in LANGUAGES if missing_library(name) is None)
         return tuple(
             Voice(
                 id=speaker.id,
                 name=speaker.name,
-                models=tuple(known.entry.id for known in speaking),
+                models=tuple(entry.id for entry in speaking),
                 languages=languages,
                 gender=speaker.gender,
-                license=speaking[0].entry.license,
+                license=speaking[0].license,
                 aliases=speaker.aliases,
             )
             for speaker, speaking in models.items()
@@ -150,22 +115,22 @@ class XttsEngine:
 
     def languages(self, model: str) -> Sequence[str]:
         """The 17 languages of XTTS-v2; `check` tells which lack a library here."""
-        self._find(model)
+        self._host.entry(model)
         return LANGUAGES
 
     def sample_rate(self, model: str) -> int:
         """24 kHz."""
-        self._find(model)
+        self._host.entry(model)
         return _SAMPLE_RATE
 
     def speeds(self, model: str) -> tuple[float, float]:
         """From 0.7 to 1.5."""
-        self._find(model)
+        self._host.entry(model)
         return _SPEEDS
 
     def clones(self, model: str) -> bool:
         """Every XTTS model clones."""
-        self._find(model)
+        self._host.entry(model)
         return True
 
     def check(self, request: SpeakRequest) -> None:
@@ -175,13 +140,13 @@ class XttsEngine:
             NotFound: The model or the voice is not of this engine.
             InvalidArgument: `field` is ``"language"`` or ``"instructions"``.
         """
-        known = self._find(request.model)
+        self._host.entry(request.model)
         check_language(request.model, request.language)
         if request.instructions:
             raise InvalidArgument(
                 f"{request.model} does not follow instructions.", field="instructions"
             )
-        _voice(known, request)
+        self._voice(request)
 
     async def speak(self, request: SpeakRequest) -> AsyncIterator[Samples]:
         """Streams the audio of one utterance as it is made.
@@ -192,110 +157,74 @@ class XttsEngine:
             NotFound: As in `check`.
             InvalidArgument: As in `check`; or the voice is of another model, or the text
                 can't be read.
-            Unavailable: The model is not loaded.
+            Unavailable: The model can't be loaded.
         """
         self.check(request)
-        known = self._find(request.model)
-        known.users += 1
-        try:
-            audio = self._thread.stream(lambda token: self._speak(known, request, token))
+        async with self._host.use(request.model) as model:
+            audio = self._thread.stream(lambda token: self._speak(model, request, token))
             async with aclosing(audio):
                 async for samples in audio:
                     yield samples
-        finally:
-            known.users -= 1
 
     async def clone(self, model: str, samples: Samples, sample_rate: int) -> bytes:
         """Makes a voice from a recording, behind what runs now.
 
         Raises:
             MediaError: There is no speech in the recording.
-            Unavailable: The model is not loaded.
+            Unavailable: The model can't be loaded.
         """
-        known = self._find(model)
-        known.users += 1
-        try:
-            return await self._thread.call(
-                lambda: _loaded(known).clone(samples, sample_rate).pack()
-            )
-        finally:
-            known.users -= 1
+        async with self._host.use(model) as loaded:
+            return await self._thread.call(lambda: loaded.clone(samples, sample_rate).pack())
 
-    def _find(self, model: str) -> _Model:
-        return find_model(self._models, model)
-
-    def _load(self, known: _Model) -> None:
+    def _open(self, entry: ModelEntry) -> XttsModel:
         """In the device thread."""
-        if known.state is ModelState.READY:
-            return
-        known.state, known.detail = ModelState.LOADING, ""
-        try:
-            device = _device(known.options)
-            model = XttsModel(
-                self._store.ensure(known.entry),
-                options=known.options,
-                device=device,
-                dtype=known.entry.dtype or ("float32" if device == "cpu" else "float16"),
-            )
-            if model.sample_rate != _SAMPLE_RATE:
-                raise Unavailable(f"{known.entry.id} speaks at {model.sample_rate} Hz, not 24000.")
-            known.loaded, known.speakers = model, speakers_of(model.speakers)
-            self._verify(known)
-        except Exception as err:  # the library and torch raise whatever fits them
-            known.state, known.loaded = ModelState.FAILED, None
-            known.detail = f"{type(err).__name__}: {err}"
-            if isinstance(err, AtriumError):  # says already what to do
-                raise
-            raise Unavailable(
-                f"The model {known.entry.id} could not be loaded.", reason="MODEL_FAILED"
-            ) from err
-        known.state = ModelState.READY
+        options = self._options[entry.id]
+        device = _device(options)
+        model = XttsModel(
+            self._store.ensure(entry),
+            options=options,
+            device=device,
+            dtype=entry.dtype or ("float32" if device == "cpu" else "float16"),
+        )
+        if model.sample_rate != _SAMPLE_RATE:
+            raise Unavailable(f"{entry.id} speaks at {model.sample_rate} Hz, not 24000.")
+        self._speakers[entry.id] = speakers_of(model.speakers)
+        return model
 
-    def _verify(self, known: _Model) -> None:
+    def _speak(
+        self, model: XttsModel, request: SpeakRequest, token: CancelToken
+    ) -> Iterator[Samples]:
         """In the device thread."""
-        model = _loaded(known)
-        if not model.speakers:
-            raise Unavailable(f"{known.entry.id} has no built-in voices.", reason="MODEL_FAILED")
-        if next(model.speak("a", "en", model.speakers[0]), None) is None:
-            raise Unavailable(f"{known.entry.id} says nothing.", reason="MODEL_FAILED")
-        known.verified_at = self._now()
-
-    def _speak(self, known: _Model, request: SpeakRequest, token: CancelToken) -> Iterator[Samples]:
-        """In the device thread."""
-        yield from _loaded(known).speak(
+        yield from model.speak(
             request.text,
             own_language(request.language) or request.language,
-            _voice(known, request),
+            self._voice(request),
             speed=request.speed,
             seed=request.seed,
             temperature=request.temperature,
             left=lambda: token.cancelled,
         )
 
-
-def _voice(known: _Model, request: SpeakRequest) -> str | bytes:
-    """Returns what the model calls the voice."""
-    if request.latents is not None:
-        return request.latents
-    for speaker in known.speakers:
-        if speaker.id == request.voice.id:
-            return speaker.name
-    raise NotFound(
-        f"The voice {request.voice.id!r} does not exist.", reason="VOICE_NOT_FOUND", field="voice"
-    )
-
-
-def _loaded(known: _Model) -> XttsModel:
-    if known.loaded is None:
-        raise Unavailable(f"The model {known.entry.id} is not loaded.", reason="MODEL_NOT_LOADED")
-    return known.loaded
+    def _voice(self, request: SpeakRequest) -> str | bytes:
+        """Returns what the model calls the voice."""
+        if request.latents is not None:
+            return request.latents
+        for speaker in self._speakers[request.model]:
+            if speaker.id == request.voice.id:
+                return speaker.name
+        raise NotFound(
+            f"The voice {request.voice.id!r} does not exist.",
+            reason="VOICE_NOT_FOUND",
+            field="voice",
+        )
 
 
-def _release() -> None:
-    """Gives memory back that torch would keep for the next model."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _say_a_letter(entry: ModelEntry, model: XttsModel) -> None:
+    """In the device thread."""
+    if not model.speakers:
+        raise Unavailable(f"{entry.id} has no built-in voices.", reason="MODEL_FAILED")
+    if next(model.speak("a", "en", model.speakers[0]), None) is None:
+        raise Unavailable(f"{entry.id} says nothing.", reason="MODEL_FAILED")
 
 
 def _device(options: XttsOptions) -> str:
