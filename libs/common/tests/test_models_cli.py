@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from atrium_common.catalogue import CatalogueError
 from atrium_common.errors import AtriumError, InvalidArgument, NotFound
 from atrium_common.models_cli import app
 from atrium_common.models_cli.app import main
@@ -125,6 +126,25 @@ def test_pull_takes_all_that_it_may(run: Run, hub: HubStandIn) -> None:
     assert hub.sent["model.safetensors"] == len(BIG), "shared files come once"
     hub.down = True
     run("pull")
+
+
+def test_pull_takes_what_is_offered(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATRIUM_MODELS", "editing, theirs")
+    assert "strict" not in run("pull").output
+    assert states(run)["editing"] == "present"
+    monkeypatch.setenv("ATRIUM_MODELS", "nobody")
+    with pytest.raises(CatalogueError, match="no model 'nobody'"):
+        run("pull")
+    run("pull", "editing")
+
+
+def test_pull_takes_what_the_installation_offers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATRIUM_MODELS", "strict, theirs")
+    assert "strict: passed over" in run("pull").output
+    assert states(run)["drawing"] == "missing"
+    monkeypatch.setenv("ATRIUM_MODELS", "strict,drawing")
+    assert "style: ready" in run("pull").output
+    assert states(run)["drawing"] == "present"
 
 
 def test_a_cut_pull_is_told_and_gone_on_with(run: Run, hub: HubStandIn) -> None:

@@ -70,9 +70,24 @@ def list_(
 def pull(
     ids: Ids = None,
     service: Services = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="All models; so is it where none is named.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="All of the catalogue.")] = False,
+    offered: Annotated[
+        str,
+        typer.Option(
+            "--offered",
+            envvar="ATRIUM_MODELS",
+            help="Ids with commas: fetch these and their adapters, where none is named.",
+        ),
+    ] = "",
+    offered: Annotated[
+        str,
+        typer.Option(
+            "--offered",
+            envvar="ATRIUM_MODELS",
+            help="The models that the services offer, separated by commas; where none is named, "
+            "these are meant, with their adapters.",
+        ),
+    ] = "",
     jobs: Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once.")] = 4,
     catalogue: CataloguePath = DEFAULT_CATALOGUE,
     models_dir: ModelsDir = DEFAULT_MODELS_DIR,
@@ -84,6 +99,8 @@ def pull(
     if every and ids:
         raise InvalidArgument("Name models or say --all, not both.", field="all")
     shelf = Shelf.open(catalogue, models_dir)
+    if not ids and not every:
+        shelf = shelf.only(offered)
     store = WeightStore(models_dir, hub=HubOptions.from_environment(jobs=jobs))
     entries = [entry for entry in shelf.choose(ids, service) if entry.sources]
     if not pull_all(entries, store, named=bool(ids)):
