@@ -1,6 +1,6 @@
 """Asks the AdmissionService on behalf of callers that speak gRPC directly.
 
-Used by `interceptors/usage.py` alone; the gateway talks to its admission in process.
+`server.py` opens it, `interceptors/usage.py` uses it; the gateway has its admission in process.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,14 @@ import grpc.aio
 
 from atrium.admission.v1 import admission_pb2 as pb
 from atrium.admission.v1.admission_pb2_grpc import AdmissionServiceStub
+from atrium_common.channels import open_channel
 from atrium_common.domain import Usage
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.interceptors.metadata import SERVICE
 from atrium_common.interceptors.tracing import outgoing_metadata
 from atrium_common.service import WorkEstimate
+from atrium_common.settings import ServiceSettings
+from atrium_common.tls import ClientTls
 from atrium_common.wire import duration_from_proto, usage_to_proto
 
 
@@ -190,3 +193,21 @@ class AdmissionClient:
 
     def _outgoing(self) -> tuple[tuple[str, str], ...]:
         return self._metadata + outgoing_metadata()
+
+
+def open_admission(
+    settings: ServiceSettings,
+) -> tuple[grpc.aio.Channel | None, AdmissionClient | None]:
+    """Opens the way to the admission authority; nothing where the settings name none."""
+    if settings.admission_target is None or settings.service_credential is None:
+        return None, None
+    tls = None
+    if settings.admission_tls_ca is not None:
+        tls = ClientTls(
+            ca=settings.admission_tls_ca,
+            certificate=settings.tls_certificate,
+            key=settings.tls_key,
+        )
+    channel = open_channel(settings.admission_target, tls=tls)
+    credential = settings.service_credential.get_secret_value()
+    return channel, AdmissionClient(channel, service_credential=credential)

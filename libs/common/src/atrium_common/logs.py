@@ -12,6 +12,7 @@ import structlog
 from structlog.typing import Processor
 
 from atrium_common.context import find_context
+from atrium_common.telemetry.spans import present_trace
 
 _SECRET_WORDS: Final = (
     "authorization",
@@ -101,6 +102,10 @@ def _add_request(
         event.setdefault("request_id", context.request_id)
         if context.tenant:
             event.setdefault("tenant", context.tenant)
+    present = present_trace()
+    if present is not None:
+        event.setdefault("trace_id", present[0])
+        event.setdefault("span_id", present[1])
     return event
 
 

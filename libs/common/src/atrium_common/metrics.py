@@ -7,7 +7,6 @@ stands in docs/metrics.md.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter
@@ -22,6 +21,7 @@ from atrium_common.interceptors.metrics import RpcMetrics
 from atrium_common.service import Queue
 from atrium_common.telemetry.families import gauge, histogram
 from atrium_common.telemetry.gpus import Gpus, Nvml, find_nvml
+from atrium_common.telemetry.setup import version_of
 from atrium_common.telemetry.tally import Tally
 
 
@@ -81,11 +81,7 @@ class _Undescribed(Collector):
 
 class _Build(_Undescribed):
     def __init__(self, service: str) -> None:
-        try:
-            built = version(f"atrium-{service}")
-        except PackageNotFoundError:  # a service of a test
-            built = version("atrium-common")
-        self._labels = (service, built)
+        self._labels = (service, version_of(service))
 
     def collect(self) -> Iterable[Metric]:
         help = "1, with the version that runs."

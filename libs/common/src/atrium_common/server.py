@@ -16,8 +16,7 @@ from google.protobuf.message import Message
 from grpc_reflection.v1alpha import reflection
 
 from atrium_common import health
-from atrium_common.admission_client import AdmissionClient
-from atrium_common.channels import open_channel
+from atrium_common.admission_client import open_admission
 from atrium_common.domain import ModelState
 from atrium_common.engine import Engine, HasBatches
 from atrium_common.health import HealthBoard, HealthServicer
@@ -36,7 +35,7 @@ from atrium_common.models import ModelBoard
 from atrium_common.probes import Probes, Pulse
 from atrium_common.service import HasQueues, Servicer, WorkEstimate
 from atrium_common.settings import ServiceSettings
-from atrium_common.tls import ClientTls
+from atrium_common.telemetry.setup import tracing as recording
 
 __all__ = ["Engine", "RunningServer", "Servicer", "WorkEstimate", "serve", "start_server"]
 
@@ -77,19 +76,27 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await start_server(servicer, engine, settings, lifecycle=lifecycle, metrics=metrics)
-    stopping = loop.create_task(stop.wait())
-    try:
-        await asyncio.wait({stopping, server.loading}, return_when=asyncio.FIRST_COMPLETED)
-        if not stop.is_set():
-            server.loading.result()
-            await stopping
-    finally:
-        stopping.cancel()
-        # A second signal ends the process at once, whatever is still running.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
-        await server.stop()
+    with recording(_short(servicer)) as provider:
+        server = await start_server(
+            servicer,
+            engine,
+            settings,
+            lifecycle=lifecycle,
+            metrics=metrics,
+            tracing=Tracing(provider),
+        )
+        stopping = loop.create_task(stop.wait())
+        try:
+            await asyncio.wait({stopping, server.loading}, return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                server.loading.result()
+                await stopping
+        finally:
+            stopping.cancel()
+            # A second signal ends the process at once, whatever is still running.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            await server.stop()
 
 
 async def start_server(
@@ -159,7 +166,7 @@ class RunningServer:
             models=self._models.snapshot,
         )
         self._settlements = Settlements(metrics)
-        self._channel, admission = _admission(settings)
+        self._channel, admission = open_admission(settings)
         credential = settings.service_credential
         self.edge = Edge(
             authenticator=Authenticator(credential.get_secret_value() if credential else None),
@@ -312,18 +319,3 @@ class RunningServer:
 def _short(servicer: Servicer) -> str:
     """``"llm"`` of ``"atrium.llm.v1.TextGenerationService"``."""
     return servicer.service_name.split(".")[1]
-
-
-def _admission(settings: ServiceSettings) -> tuple[grpc.aio.Channel | None, AdmissionClient | None]:
-    if settings.admission_target is None or settings.service_credential is None:
-        return None, None
-    tls = None
-    if settings.admission_tls_ca is not None:
-        tls = ClientTls(
-            ca=settings.admission_tls_ca,
-            certificate=settings.tls_certificate,
-            key=settings.tls_key,
-        )
-    channel = open_channel(settings.admission_target, tls=tls)
-    credential = settings.service_credential.get_secret_value()
-    return channel, AdmissionClient(channel, service_credential=credential)

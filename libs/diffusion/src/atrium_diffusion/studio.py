@@ -90,6 +90,7 @@ class Studio:
             weight=caller.weight,
             cost=max(1, plan.millimegapixel_steps),
             deadline=caller.deadline,
+            model=job.model,
         ) as ticket:
             waited = ticket.queue_time
             seated = Usage(

@@ -51,7 +51,11 @@ class Seats:
             DeadlineExceeded: None will be free before the caller's deadline.
         """
         return self._queues[self._engines.engine_of(model).name].enter(
-            tenant=caller.tenant, weight=caller.weight, cost=cost, deadline=caller.deadline
+            tenant=caller.tenant,
+            weight=caller.weight,
+            cost=cost,
+            deadline=caller.deadline,
+            model=model,
         )
 
     def label(self, model: str) -> Usage:

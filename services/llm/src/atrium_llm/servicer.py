@@ -217,6 +217,7 @@ class TextGenerationServicer(pb_grpc.TextGenerationServiceServicer):
             weight=caller.weight,
             cost=max(1, bound.input_tokens + bound.output_tokens),
             deadline=caller.deadline,
+            model=entry.id,
         ) as ticket:
             yield _Turn(ticket, self._clock)
 

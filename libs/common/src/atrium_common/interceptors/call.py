@@ -32,6 +32,7 @@ from atrium_common.interceptors.metrics import MethodMetrics
 from atrium_common.interceptors.requests import Requests
 from atrium_common.interceptors.usage import Identity
 from atrium_common.service import Context
+from atrium_common.wire import usage_from_proto
 
 if TYPE_CHECKING:
     from atrium_common.interceptors.edge import Edge
@@ -58,6 +59,7 @@ class Call:
         "_meter",
         "_method",
         "_metrics",
+        "_reason",
         "_requests",
         "_task",
         "request_id",
@@ -84,6 +86,7 @@ class Call:
         self.request_id = ""
         self._requests = requests
         self._began = 0.0
+        self._reason = ""
 
     def interrupt(self, error: AtriumError) -> None:
         """Ends the call with `error` at its next await, unless it is ending already."""
@@ -107,9 +110,15 @@ class Call:
             raise end.abort from None
         finally:
             self._edge.leave(self)
-            self._metrics.ended(started, code, self._consumed())
+            consumed = self._consumed()
+            self._metrics.ended(started, code, consumed)
             if span is not None:
-                span.end(code)
+                span.end(
+                    code,
+                    request_id=self.request_id,
+                    reason=self._reason,
+                    usage=usage_from_proto(consumed) if consumed is not None else None,
+                )
 
     async def _guarded(self, work: Callable[["Call"], Awaitable[T]], metadata: dict[str, str]) -> T:
         self.request_id = request_id(metadata)
@@ -133,13 +142,13 @@ class Call:
         except asyncio.CancelledError:
             self._ending = True
             if self._interruption is None or self._has_left():
-                self._metrics.failed("CANCELLED")
+                self._failed("CANCELLED")
                 self._close(Outcome.CANCELLED, "CANCELLED")
                 raise
             await self._fail(self._interruption)
         except grpc.aio.AbortError as abort:
             self._ending = True
-            self._metrics.failed("ABORTED")
+            self._failed("ABORTED")
             await self._settle(Outcome.FAILED, "ABORTED")
             raise _Ended(_code(self._context), abort) from abort
         except AtriumError as error:
@@ -234,7 +243,7 @@ class Call:
 
     async def _fail(self, error: AtriumError) -> NoReturn:
         self._ending = True
-        self._metrics.failed(error.reason)
+        self._failed(error.reason)
         await self._settle(Outcome.FAILED, error.reason)
         self._edge.log.info(
             "refused", method=self._method, reason=error.reason, request_id=self.request_id
@@ -245,6 +254,10 @@ class Call:
             await errors.abort(self._context, error)
         except grpc.aio.AbortError as abort:
             raise _Ended(errors.status_code(error), abort) from error
+
+    def _failed(self, reason: str) -> None:
+        self._reason = reason
+        self._metrics.failed(reason)
 
     def _close(self, outcome: Outcome, reason: str = "") -> "asyncio.Task[None] | None":
         return None if self._meter is None else self._meter.close(outcome, reason)

@@ -13,7 +13,10 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from atrium_common.domain import Usage
 from atrium_common.interceptors.metadata import TRACEPARENT
+from atrium_common.telemetry import semantics
+from atrium_common.telemetry.spans import find_tracer, recorded
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 
@@ -25,9 +28,28 @@ class Span:
     span: trace.Span
     token: Token[otel_context.Context]
 
-    def end(self, code: grpc.StatusCode) -> None:
-        """Records the status and leaves the span's context."""
-        self.span.set_attribute("rpc.grpc.status_code", code.value[0])
+    def end(
+        self,
+        code: grpc.StatusCode,
+        *,
+        request_id: str = "",
+        reason: str = "",
+        usage: Usage | None = None,
+    ) -> None:
+        """Records how the RPC ended and leaves the span's context.
+
+        Args:
+            code: Its status.
+            request_id: Its id, which log lines have, too.
+            reason: Why it failed, a reason of the error tree; empty if it did not.
+            usage: What it consumed.
+        """
+        self.span.set_attribute(semantics.RPC_STATUS, code.value[0])
+        self.span.set_attribute(semantics.REQUEST_ID, request_id)
+        if reason:
+            self.span.set_attribute(semantics.ERROR_TYPE, reason)
+        if usage is not None:
+            self.span.set_attributes(semantics.usage_attributes(usage))
         if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN):
             self.span.set_status(trace.StatusCode.ERROR)
         self.span.end()
@@ -39,13 +61,12 @@ class Tracing:
 
     def __init__(self, provider: trace.TracerProvider | None = None) -> None:
         """Uses `provider`, or the process's own if an SDK has set one."""
-        chosen = provider or trace.get_tracer_provider()
-        # The API's stand-in makes spans that nobody records: not worth their time.
-        self._tracer = (
-            None
-            if isinstance(chosen, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
-            else chosen.get_tracer("atrium")
-        )
+        self._tracer = find_tracer(provider)
+
+    @property
+    def recording(self) -> bool:
+        """Whether spans are made."""
+        return self._tracer is not None
 
     def start(self, method: str, metadata: Mapping[str, str]) -> Span | None:
         """Enters the caller's trace; returns the server's span where spans are recorded."""
@@ -60,9 +81,13 @@ class Tracing:
             method[1:],
             context=parent,
             kind=trace.SpanKind.SERVER,
-            attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
+            attributes={
+                semantics.RPC_SYSTEM: "grpc",
+                semantics.RPC_SERVICE: service,
+                semantics.RPC_METHOD: name,
+            },
         )
-        return Span(span=span, token=otel_context.attach(trace.set_span_in_context(span, parent)))
+        return Span(span=span, token=otel_context.attach(recorded(self._tracer, span, parent)))
 
 
 def outgoing_metadata() -> tuple[tuple[str, str], ...]:

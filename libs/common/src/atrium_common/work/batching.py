@@ -9,11 +9,12 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from atrium_common.errors import AtriumError, Unavailable
+from atrium_common.telemetry.shares import BatchShare
 from atrium_common.telemetry.tally import ROWS, Tally
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class BatchingLoop(ABC, Generic[RequestT]):
             batches: Counts the rows of each step, for whoever reads it.
         """
         self._batches = batches or Tally(ROWS)
+        self._shares: dict[RequestT, BatchShare] = {}
         self._events = events
         self._on_failure = on_failure
         self._inbox: deque[RequestT] = deque()
@@ -95,6 +97,9 @@ class BatchingLoop(ABC, Generic[RequestT]):
         with self._submitting:
             if self._stopping or not self._thread.is_alive():
                 raise Unavailable("The model is not running.")
+            share = BatchShare.of_present_span()
+            if share is not None:
+                self._shares[request] = share
             self._inbox.append(request)
         self._wake.set()
 
@@ -136,9 +141,13 @@ class BatchingLoop(ABC, Generic[RequestT]):
             if not worked:
                 self._wake.wait()
 
-    def _count_batch(self, rows: int) -> None:
-        """Notes how many rows share a step."""
+    def _count_batch(self, rows: int, requests: Iterable[RequestT]) -> None:
+        """Notes how many rows share a step, and whose they are."""
         self._batches.observe(rows)
+        if self._shares:
+            for request in set(requests):
+                if (share := self._shares.get(request)) is not None:
+                    share.add(rows)
 
     def _post(self, tell: Callable[[T], None], news: T) -> None:
         """Has `tell(news)` called on the readers' event loop at the next handing over."""
@@ -149,6 +158,8 @@ class BatchingLoop(ABC, Generic[RequestT]):
         if request.released:
             return
         request.released = True
+        if (share := self._shares.pop(request, None)) is not None:
+            share.tell()
         self._let_go(request)
         self._requests.discard(request)
         self._post(request.mailbox.end, error)

@@ -15,11 +15,13 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
 from atrium_common.errors import DeadlineExceeded, Overloaded
+from atrium_common.telemetry.semantics import INFERENCE, QUEUE, REQUEST_MODEL
+from atrium_common.telemetry.spans import hop
 from atrium_common.telemetry.tally import Tally
 from atrium_common.work.fair import FairOrder, Waiting
 from atrium_common.work.forecast import Forecast
@@ -50,6 +52,10 @@ class _Claim:
 
     outcome: asyncio.Future[Ticket | None]
     arrived: float
+
+
+def _hop(name: str, model: str) -> AbstractContextManager[object]:
+    return hop(name, {REQUEST_MODEL: model}) if model else nullcontext()
 
 
 class WorkQueue:
@@ -105,6 +111,7 @@ class WorkQueue:
         weight: float = 1.0,
         cost: float = 1.0,
         deadline: float | None = None,
+        model: str = "",
     ) -> AsyncIterator[Ticket]:
         """Waits for a slot and holds it while the block runs.
 
@@ -116,6 +123,8 @@ class WorkQueue:
             cost: Estimated cost, above 0; every request of a queue uses the same unit
                 (tokens, seconds of audio, megapixel-steps).
             deadline: Reading of the queue's clock at which the caller gives up.
+            model: Catalogue id of what runs on the slot: wait and work are spans of the
+                caller's trace then, where one is recorded.
 
         Raises:
             Overloaded: The queue is full, or this request gave way to a tenant with
@@ -124,9 +133,11 @@ class WorkQueue:
         """
         if not (weight > 0 and cost > 0):
             raise ValueError("weight and cost must be above 0")
-        ticket = await self._ticket(tenant=tenant, weight=weight, cost=cost, deadline=deadline)
+        with _hop(QUEUE, model):
+            ticket = await self._ticket(tenant=tenant, weight=weight, cost=cost, deadline=deadline)
         try:
-            yield ticket
+            with _hop(INFERENCE, model):
+                yield ticket
         finally:
             self._forecast.observe(cost=cost, duration=self._clock() - ticket.started)
             self._release(ticket)

@@ -99,7 +99,7 @@ class DenoisingLoop(BatchingLoop[Request]):
         self._count()
         self._ticker.step(ready, outcome)
         self._order.charge(outcome.stepped)
-        self._count_batch(len(batch))
+        self._count_batch(len(batch), (picture.request for picture in batch))
         self.ticks += 1
         self.picture_steps += len(outcome.stepped)
         for picture, event in outcome.events:

@@ -135,7 +135,7 @@ class CaptioningLoop(BatchingLoop[Request]):
     def _run_rows(self, rows: Sequence[Row]) -> None:
         began = self._clock()
         self.batches.append(len(rows))
-        self._count_batch(len(rows))
+        self._count_batch(len(rows), (row.request for row in rows))
         for row in rows:
             if row.request.begun is None:
                 row.request.begun = began

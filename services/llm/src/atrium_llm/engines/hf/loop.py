@@ -104,7 +104,7 @@ class EngineLoop(BatchingLoop[Request]):
 
     def _step(self, pieces: Sequence[Piece]) -> None:
         now = time.monotonic()
-        self._count_batch(len(pieces))
+        self._count_batch(len(pieces), (piece.choice.request for piece in pieces))
         for piece in pieces:
             if piece.choice.request.admitted is None:
                 piece.choice.request.admitted = now
