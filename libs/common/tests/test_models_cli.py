@@ -138,15 +138,6 @@ def test_pull_takes_what_is_offered(run: Run, monkeypatch: pytest.MonkeyPatch) -
     run("pull", "editing")
 
 
-def test_pull_takes_what_the_installation_offers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ATRIUM_MODELS", "strict, theirs")
-    assert "strict: passed over" in run("pull").output
-    assert states(run)["drawing"] == "missing"
-    monkeypatch.setenv("ATRIUM_MODELS", "strict,drawing")
-    assert "style: ready" in run("pull").output
-    assert states(run)["drawing"] == "present"
-
-
 def test_a_cut_pull_is_told_and_gone_on_with(run: Run, hub: HubStandIn) -> None:
     hub.flips["model.safetensors"] = 9
     assert "error: drawing: model.safetensors" in run("pull", "drawing", status=1).output

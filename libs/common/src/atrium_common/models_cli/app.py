@@ -79,15 +79,6 @@ def pull(
             help="Ids with commas: fetch these and their adapters, where none is named.",
         ),
     ] = "",
-    offered: Annotated[
-        str,
-        typer.Option(
-            "--offered",
-            envvar="ATRIUM_MODELS",
-            help="The models that the services offer, separated by commas; where none is named, "
-            "these are meant, with their adapters.",
-        ),
-    ] = "",
     jobs: Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once.")] = 4,
     catalogue: CataloguePath = DEFAULT_CATALOGUE,
     models_dir: ModelsDir = DEFAULT_MODELS_DIR,

@@ -58,18 +58,6 @@ class Shelf:
         chosen = [part.strip() for part in ids.split(",") if part.strip()]
         return Shelf(self.catalogue.only(chosen), self.store)
 
-    def offering(self, ids: str) -> "Shelf":
-        """Returns the part that an installation offers.
-
-        Args:
-            ids: Models, separated by commas, as in ATRIUM_MODELS; all if empty.
-
-        Raises:
-            CatalogueError: There is no such model.
-        """
-        chosen = [name.strip() for name in ids.split(",") if name.strip()]
-        return Shelf(self.catalogue.only(chosen), self.store)
-
     @property
     def entries(self) -> tuple[AnyEntry, ...]:
         """Everything of the catalogue, models before adapters."""
