@@ -13,7 +13,7 @@ from pydantic_settings import SettingsConfigDict
 
 from atrium_common.context import RequestContext, bind_context
 from atrium_common.logs import configure_logging
-from atrium_common.settings import ServiceSettings
+from atrium_common.settings import ServiceSettings, read_settings
 
 
 class EchoSettings(ServiceSettings):
@@ -65,6 +65,17 @@ def test_the_models_that_are_offered_are_listed(monkeypatch: pytest.MonkeyPatch)
 def test_refuses_settings_that_can_not_work(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         EchoSettings(**values)
+
+
+def test_what_is_wrong_is_named_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATRIUM_SERVICE_CREDENTIAL", "swordfish")
+    with pytest.raises(SystemExit, match="service_credential") as end:
+        read_settings(EchoSettings)
+    assert "swordfish" not in str(end.value)
+    monkeypatch.setenv("ATRIUM_SERVICE_CREDENTIAL", "")
+    monkeypatch.setenv("ATRIUM_SERVICE_CREDENTIAL_FILE", "/nowhere")
+    with pytest.raises(SystemExit, match="ATRIUM_SERVICE_CREDENTIAL_FILE: /nowhere: No such file"):
+        read_settings(EchoSettings)
 
 
 @pytest.fixture

@@ -8,20 +8,21 @@ up under the shared one (``ATRIUM_``), so that a machine states its credential o
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 from pydantic_settings.sources.utils import parse_env_vars
 
 from atrium_common.catalogue import Catalogue
-from atrium_common.variable_files import SUFFIX, read_variable
+from atrium_common.variable_files import SUFFIX, VariableFileError, read_variable
 
 SHARED_PREFIX = "ATRIUM_"
 
@@ -55,7 +56,10 @@ class SharedPrefixSettings(BaseSettings):
     both set.
     """
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
+    # What is wrong is named without its value, which may be a secret.
+    model_config = SettingsConfigDict(
+        extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     catalogue: Path = Path("models/starter.yaml")
     """Catalogue file."""
@@ -97,6 +101,23 @@ class SharedPrefixSettings(BaseSettings):
             dotenv_settings,
             file_secret_settings,
         )
+
+
+SettingsT = TypeVar("SettingsT", bound=SharedPrefixSettings)
+
+
+def read_settings(settings: type[SettingsT]) -> SettingsT:
+    """Reads a program's settings, for its `main`.
+
+    Raises:
+        SystemExit: They do not hold, or a file of theirs can't be read; the message names
+            each, without its value, for stderr.
+    """
+    try:
+        return settings()
+    except (ValidationError, VariableFileError, SettingsError) as err:
+        program = settings.__module__.partition(".")[0]
+        raise SystemExit(f"{program}: {err}") from None
 
 
 def _prefix(source: PydanticBaseSettingsSource) -> str | None:

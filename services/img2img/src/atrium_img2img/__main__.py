@@ -7,6 +7,7 @@ from atrium_common.catalogue import CatalogueError
 from atrium_common.images import ImageLimits
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
+from atrium_common.settings import read_settings
 from atrium_common.weights import WeightStore
 from atrium_diffusion.finishing import Finisher
 from atrium_diffusion.safety import open_safety_check
@@ -19,7 +20,7 @@ from atrium_img2img.uploads import UploadLimits, Uploads
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
-    settings = ImageEditSettings()
+    settings = read_settings(ImageEditSettings)
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("img2img"), settings.engine)

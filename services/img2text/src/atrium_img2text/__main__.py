@@ -5,6 +5,7 @@ import asyncio
 from atrium_common.catalogue import CatalogueError
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
+from atrium_common.settings import read_settings
 from atrium_common.weights import WeightStore
 from atrium_img2text.engines import open_engines
 from atrium_img2text.intake import Intake
@@ -14,7 +15,7 @@ from atrium_img2text.settings import ImageUnderstandingSettings
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
-    settings = ImageUnderstandingSettings()
+    settings = read_settings(ImageUnderstandingSettings)
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("img2text"), settings.engine)

@@ -5,6 +5,7 @@ import asyncio
 from atrium_common.catalogue import CatalogueError
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
+from atrium_common.settings import read_settings
 from atrium_common.weights import WeightStore
 from atrium_llm.engines import open_engines
 from atrium_llm.engines.vllm_options import with_arguments
@@ -14,7 +15,7 @@ from atrium_llm.settings import LlmSettings
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
-    settings = LlmSettings()
+    settings = read_settings(LlmSettings)
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("llm"), settings.engine)

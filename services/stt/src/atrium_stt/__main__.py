@@ -7,6 +7,7 @@ from atrium_common.catalogue import CatalogueError
 from atrium_common.composition import open_lifecycle
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
+from atrium_common.settings import read_settings
 from atrium_common.weights import WeightStore
 from atrium_stt.engines import open_engines
 from atrium_stt.live.listening import LiveLimits
@@ -17,7 +18,7 @@ from atrium_stt.settings import SttSettings
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
-    settings = SttSettings()
+    settings = read_settings(SttSettings)
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("stt"), settings.engine)

@@ -5,6 +5,7 @@ import asyncio
 from atrium_common.catalogue import CatalogueError
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
+from atrium_common.settings import read_settings
 from atrium_common.weights import WeightStore
 from atrium_diffusion.finishing import Finisher
 from atrium_diffusion.safety import open_safety_check
@@ -16,7 +17,7 @@ from atrium_text2image.settings import TextToImageSettings
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
-    settings = TextToImageSettings()
+    settings = read_settings(TextToImageSettings)
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("text2image"), settings.engine)

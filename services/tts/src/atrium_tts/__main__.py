@@ -6,6 +6,7 @@ from atrium_common.catalogue import CatalogueError
 from atrium_common.composition import open_lifecycle
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
+from atrium_common.settings import read_settings
 from atrium_common.weights import WeightStore
 from atrium_tts.convert import TextLimits
 from atrium_tts.engines import open_engines
@@ -18,7 +19,7 @@ from atrium_tts.voices_reference import ReferenceLimits
 
 def main() -> None:
     """Serves until SIGTERM or SIGINT."""
-    settings = TtsSettings()
+    settings = read_settings(TtsSettings)
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("tts"), settings.engine)
