@@ -93,6 +93,9 @@ RULES = {
     ("PATCH", "/api/tenants/{tenant}"): Rule(ADMINS, "/api/tenants/{tenant}", body={}),
     ("DELETE", "/api/tenants/{tenant}"): Rule(OWNERS, "/api/tenants/{tenant}", ends=True),
     ("GET", "/api/tenants/{tenant}/export"): Rule(OWNERS, "/api/tenants/{tenant}/export"),
+    ("GET", "/api/plans"): Rule(OPERATORS),
+    ("PUT", "/api/plans/{plan}"): Rule(OPERATORS, "/api/plans/isolation", body={}),
+    ("DELETE", "/api/plans/{plan}"): Rule(OPERATORS, "/api/plans/not-there"),
     ("GET", "/api/limits"): Rule(SEEING, query=OTHER),
     ("PUT", "/api/limits"): Rule(
         ADMINS,

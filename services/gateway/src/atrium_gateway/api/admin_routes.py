@@ -15,6 +15,7 @@ from atrium_gateway.api.keys_schema import (
     KeyObject,
     KeyRequest,
     KeyRotation,
+    KeysQuery,
     KeyWithSecret,
     OfTenant,
 )
@@ -22,6 +23,8 @@ from atrium_gateway.api.limits import remove_limit, set_limit, show_limits
 from atrium_gateway.api.limits_schema import LimitKind, LimitList, LimitRequest, LimitsQuery
 from atrium_gateway.api.openapi import operation
 from atrium_gateway.api.path import Path
+from atrium_gateway.api.plans import list_plans, put_plan, remove_plan
+from atrium_gateway.api.plans_schema import PlanList, PlanObject, PlanRemoved, PlanRequest
 from atrium_gateway.api.prices import (
     PriceAnswer,
     PriceMade,
@@ -49,7 +52,7 @@ from atrium_gateway.api.tenants_schema import (
 from atrium_gateway.api.tokens import TokenAnswer, TokenRequest, create_token
 
 ADMIN_PATHS = (
-    Path("GET", "/api/keys", list_keys, "admin", operation(query=OfTenant, answer=KeyList)),
+    Path("GET", "/api/keys", list_keys, "admin", operation(query=KeysQuery, answer=KeyList)),
     Path(
         "POST",
         "/api/keys",
@@ -133,6 +136,21 @@ ADMIN_PATHS = (
         export_tenant,
         "admin",
         operation(path="tenant", media=("application/jsonl",)),
+    ),
+    Path("GET", "/api/plans", list_plans, "admin", operation(answer=PlanList)),
+    Path(
+        "PUT",
+        "/api/plans/{plan}",
+        put_plan,
+        "admin",
+        operation(path="plan", body=PlanRequest, answer=PlanObject),
+    ),
+    Path(
+        "DELETE",
+        "/api/plans/{plan}",
+        remove_plan,
+        "admin",
+        operation(path="plan", answer=PlanRemoved),
     ),
     Path(
         "GET", "/api/limits", show_limits, "admin", operation(query=LimitsQuery, answer=LimitList)

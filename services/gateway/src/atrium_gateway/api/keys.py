@@ -16,6 +16,7 @@ from atrium_gateway.api.keys_schema import (
     KeyObject,
     KeyRequest,
     KeyRotation,
+    KeysQuery,
     KeyWithSecret,
     OfTenant,
 )
@@ -28,10 +29,17 @@ _ENCODER = msgspec.json.Encoder()
 
 
 async def list_keys(exchange: Exchange) -> None:
-    """Lists the tenant's keys, revoked ones too."""
-    allowed = await _reach(exchange, Action.KEYS_READ)
-    keys = await allowed.tenants.list_keys(allowed.tenant)
-    await exchange.reply(_ENCODER.encode(KeyList([_object(key) for key in keys])))
+    """Lists the tenant's keys, revoked ones too, in pages."""
+    query = convert(dict(exchange.query_params), KeysQuery)
+    allowed = await reach(exchange, Action.KEYS_READ, tenant=query.tenant)
+    found = await allowed.tenants.list_keys(
+        allowed.tenant, after=query.after, limit=query.limit + 1
+    )
+    page = found[: query.limit]
+    answer = KeyList(
+        [_object(key) for key in page], page[-1].id if len(found) > len(page) else None
+    )
+    await exchange.reply(_ENCODER.encode(answer))
 
 
 async def show_key(exchange: Exchange) -> None:

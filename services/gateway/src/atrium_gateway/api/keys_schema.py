@@ -9,12 +9,22 @@ Name = Annotated[str, Meta(max_length=200)]
 Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^\S+$")]
 Words = Annotated[list[Word], Meta(max_length=50)]
 Moment = Annotated[datetime, Meta(tz=True)]
+PageSize = Annotated[int, Meta(ge=1, le=1000)]
+KeyId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,32}$")]
 Grace = Annotated[int, Meta(ge=0, le=30 * 86_400)]
 
 
 class OfTenant(Struct, forbid_unknown_fields=True, kw_only=True):
     """Query that names another tenant, for operators."""
 
+    tenant: str | None = None
+
+
+class KeysQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Query of `GET /api/keys`; `after` is the `next` of the page before."""
+
+    limit: PageSize = 100
+    after: KeyId | None = None
     tenant: str | None = None
 
 
@@ -75,6 +85,7 @@ class KeyWithSecret(KeyObject, frozen=True, kw_only=True):
 
 
 class KeyList(Struct, frozen=True):
-    """Answer of `GET /api/keys`, oldest first."""
+    """Answer of `GET /api/keys`, oldest first; `next` goes into `after`."""
 
     keys: list[KeyObject]
+    next: str | None

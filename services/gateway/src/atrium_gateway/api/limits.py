@@ -43,7 +43,7 @@ async def set_limit(exchange: Exchange) -> None:
     subject = _subject(allowed, key=asked.key, user=asked.user)
     unit = Unit(asked.unit)
     amount = None if asked.amount is None else read_amount(unit, str(asked.amount))
-    selector = _selector(asked.capability, asked.model)
+    selector = selector_of(asked.capability, asked.model)
     limit = Limit(selector, unit, Window(asked.window), amount)
     await allowed.tenants.set_limit(allowed.tenant, limit, subject=subject)
     await _answer(exchange, allowed, key=asked.key, user=asked.user)
@@ -55,7 +55,7 @@ async def remove_limit(exchange: Exchange) -> None:
     allowed = await reach(exchange, Action.LIMITS_WRITE, tenant=query.tenant)
     await allowed.tenants.remove_limit(
         allowed.tenant,
-        selector=_selector(query.capability, query.model),
+        selector=selector_of(query.capability, query.model),
         unit=Unit(query.unit),
         window=Window(query.window),
         subject=_subject(allowed, key=query.key, user=query.user),
@@ -124,7 +124,12 @@ def _subject(allowed: Reach, *, key: str | None, user: str | None) -> str:
     return TENANT_LEVEL
 
 
-def _selector(capability: str | None, model: str | None) -> str:
+def selector_of(capability: str | None, model: str | None) -> str:
+    """What a limit binds; everything, if neither is named.
+
+    Raises:
+        InvalidArgument: Both are.
+    """
     if capability and model:
         raise InvalidArgument("A limit binds a capability or a model; name one.", field="model")
     return MODEL_PREFIX + model if model else capability or ANY_CAPABILITY

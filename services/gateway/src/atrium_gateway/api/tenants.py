@@ -29,7 +29,7 @@ async def list_tenants(exchange: Exchange) -> None:
     """Lists all tenants by id, in pages."""
     allowed = await reach_all(exchange, Action.TENANTS_READ)
     query = convert(dict(exchange.query_params), TenantsQuery)
-    found = [t for t in await allowed.tenants.list_tenants() if t.id > (query.after or "")]
+    found = await allowed.tenants.list_tenants(after=query.after or "", limit=query.limit + 1)
     page = found[: query.limit]
     answer = TenantList(
         [_object(tenant) for tenant in page], page[-1].id if len(found) > len(page) else None

@@ -17,7 +17,7 @@ class TenantsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     """Query of `GET /api/tenants`; `after` is the `next` of the page before."""
 
     limit: PageSize = 100
-    after: str | None = None
+    after: TenantId | None = None
 
 
 class TenantRequest(Struct, forbid_unknown_fields=True, kw_only=True):

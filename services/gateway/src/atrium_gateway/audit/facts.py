@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from atrium_gateway.audit.domain import Facts
 from atrium_gateway.quota.limits import Limit
-from atrium_gateway.tenants.domain import TENANT_LEVEL, ApiKey, Tenant
+from atrium_gateway.tenants.domain import TENANT_LEVEL, ApiKey, Plan, Tenant
 
 
 def tenant_facts(tenant: Tenant) -> Facts:
@@ -33,6 +33,13 @@ def key_facts(key: ApiKey) -> Facts:
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
         "previous_until": key.previous_until.isoformat() if key.previous_until else None,
     }
+
+
+def plan_facts(plan: Plan) -> Facts:
+    """A plan with its limits."""
+    subject = f"plan:{plan.id}"
+    limits = [f"{limit_name(limit, subject)}={limit.amount}" for limit in plan.limits]
+    return {"name": plan.name, "limits": limits}
 
 
 def limit_name(limit: Limit, subject: str = TENANT_LEVEL) -> str:

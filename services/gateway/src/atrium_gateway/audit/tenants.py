@@ -16,12 +16,13 @@ from atrium_gateway.audit.facts import (
     limit_facts,
     limit_name,
     limits_of,
+    plan_facts,
     tenant_facts,
 )
 from atrium_gateway.audit.log import append
 from atrium_gateway.database_scope import Database, Joined
 from atrium_gateway.quota.limits import Limit, Unit, Window
-from atrium_gateway.tenants.domain import TENANT_LEVEL, ApiKey, Fallback, Tenant
+from atrium_gateway.tenants.domain import TENANT_LEVEL, ApiKey, Fallback, Plan, Tenant
 from atrium_gateway.tenants.repository import TenantRepository
 
 
@@ -145,6 +146,21 @@ class AuditedTenants(TenantRepository):
             await change.tenants.put_plan(plan_id, name)
             change.before = {"name": found.name} if found else None
             change.after = {"name": name}
+
+    async def replace_plan(self, plan: Plan) -> None:
+        """Adds a plan, or puts it in the place of another."""
+        async with self._change(Action.PLAN_SET, None, plan.id) as change:
+            found = await change.tenants.plan(plan.id)
+            await change.tenants.replace_plan(plan)
+            change.before = plan_facts(found) if found else None
+            change.after = plan_facts(plan)
+
+    async def remove_plan(self, plan_id: str) -> None:
+        """Removes a plan."""
+        async with self._change(Action.PLAN_REMOVE, None, plan_id) as change:
+            found = await change.tenants.plan(plan_id)
+            await change.tenants.remove_plan(plan_id)
+            change.before = plan_facts(found) if found else None
 
     async def set_plan_limit(self, plan_id: str, limit: Limit) -> None:
         """Sets a limit of a plan."""

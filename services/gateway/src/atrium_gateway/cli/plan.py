@@ -1,4 +1,4 @@
-"""`atrium plan`: list, show, set, limit."""
+"""`atrium plan`: list, show, set, limit, remove."""
 
 import re
 from typing import Annotated
@@ -86,6 +86,13 @@ def limit(
         return await _existing(tenants, plan)
 
     show(_record(with_tenants(change)), as_json=as_json)
+
+
+@app.command()
+def remove(plan: PlanId) -> None:
+    """Removes a plan that no tenant is on."""
+    with_tenants(lambda tenants: tenants.remove_plan(plan))
+    typer.echo(f"{plan} is removed")
 
 
 async def _existing(tenants: TenantRepository, plan_id: str) -> Plan:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import Row, bindparam, insert, or_, select, update
+from sqlalchemy import Row, and_, bindparam, insert, or_, select, update
 
-from atrium_common.errors import Conflict, NotFound
+from atrium_common.errors import Conflict, InvalidArgument, NotFound
 from atrium_gateway.database_scope import Database
 from atrium_gateway.tenants.changes import changed
 from atrium_gateway.tenants.domain import ApiKey
@@ -30,18 +30,34 @@ class KeyRepository:
             ).one_or_none()
         return _key(row) if row else None
 
-    async def list_keys(self, tenant_id: str) -> Sequence[ApiKey]:
+    async def list_keys(
+        self, tenant_id: str, *, after: str | None = None, limit: int | None = None
+    ) -> Sequence[ApiKey]:
         """Keys of a tenant, oldest first, revoked ones too.
+
+        Args:
+            tenant_id: Whose.
+            after: Id of the key to go on after.
+            limit: Most of them; all if not given.
 
         Raises:
             NotFound: There is no such tenant.
+            InvalidArgument: `after` is no key of the tenant.
         """
         await self._expect_tenant(tenant_id)
+        keys = api_keys.c
         query = (
             select(api_keys)
-            .where(api_keys.c.tenant == tenant_id)
-            .order_by(api_keys.c.created_at, api_keys.c.id)
+            .where(keys.tenant == tenant_id)
+            .order_by(keys.created_at, keys.id)
+            .limit(limit)
         )
+        if after is not None:
+            mark = await self.key(after)
+            if mark is None or mark.tenant != tenant_id:
+                raise InvalidArgument("after names no key.", field="after")
+            same = and_(keys.created_at == mark.created_at, keys.id > mark.id)
+            query = query.where(or_(keys.created_at > mark.created_at, same))
         async with self._engine.connect() as connection:
             return [_key(row) for row in await connection.execute(query)]
 

@@ -2,17 +2,17 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import Row, Table, delete, select
+from sqlalchemy import Row, Table, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from atrium_common.errors import InvalidArgument, NotFound
+from atrium_common.errors import Conflict, InvalidArgument, NotFound
 from atrium_gateway.database import upsert
 from atrium_gateway.quota.checks import check_limit
 from atrium_gateway.quota.limits import Limit, Unit, Window
 from atrium_gateway.tenants.changes import changed
 from atrium_gateway.tenants.domain import KEY_LEVEL, TENANT_LEVEL, USER_LEVEL, Plan
 from atrium_gateway.tenants.keys import KeyRepository
-from atrium_gateway.tenants.tables import plan_limits, plans, tenant_limits
+from atrium_gateway.tenants.tables import plan_limits, plans, tenant_limits, tenants
 
 _LONGEST_USER = 200
 
@@ -83,6 +83,39 @@ class LimitRepository(KeyRepository):
             await connection.execute(
                 statement.on_conflict_do_update(index_elements=[plans.c.id], set_={"name": name})
             )
+            await changed(connection)
+
+    async def replace_plan(self, plan: Plan) -> None:
+        """Adds a plan, or puts it in the place of the one of its id, limits and all.
+
+        Raises:
+            InvalidArgument: A limit can't be counted.
+        """
+        for limit in plan.limits:
+            check_limit(limit, may_lift=False)
+        await self.put_plan(plan.id, plan.name)
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(plan_limits).where(plan_limits.c.plan == plan.id))
+            for limit in plan.limits:
+                await self._put(connection, plan_limits, limit, plan=plan.id)
+            await changed(connection)
+
+    async def remove_plan(self, plan_id: str) -> None:
+        """Removes a plan that no tenant is on.
+
+        Raises:
+            NotFound: There is no such plan.
+            Conflict: Tenants are on it.
+        """
+        async with self._engine.begin() as connection:
+            users = select(func.count()).where(tenants.c.plan == plan_id)
+            if count := await connection.scalar(users):
+                raise Conflict(
+                    f"{count} tenants are on the plan {plan_id!r}.", reason="PLAN_IN_USE"
+                )
+            await connection.execute(delete(plan_limits).where(plan_limits.c.plan == plan_id))
+            done = await connection.execute(delete(plans).where(plans.c.id == plan_id))
+            expect_one(done.rowcount, f"The plan {plan_id!r} does not exist.")
             await changed(connection)
 
     async def set_plan_limit(self, plan_id: str, limit: Limit) -> None:
@@ -157,12 +190,14 @@ class LimitRepository(KeyRepository):
 
 
 async def limits_of_tenants(
-    connection: AsyncConnection, tenant_id: str | None
+    connection: AsyncConnection, first: str, last: str
 ) -> Mapping[str, Mapping[str, tuple[Limit, ...]]]:
-    """Limits by tenant and subject, in a fixed order; of one tenant or of all."""
-    query = select(tenant_limits).order_by(*tenant_limits.primary_key.columns)
-    if tenant_id is not None:
-        query = query.where(tenant_limits.c.tenant == tenant_id)
+    """Limits by tenant and subject, in a fixed order, of the tenants from `first` to `last`."""
+    query = (
+        select(tenant_limits)
+        .where(tenant_limits.c.tenant.between(first, last))
+        .order_by(*tenant_limits.primary_key.columns)
+    )
     found: dict[str, dict[str, tuple[Limit, ...]]] = {}
     for row in await connection.execute(query):
         scoped = found.setdefault(row.tenant, {})

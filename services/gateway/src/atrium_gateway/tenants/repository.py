@@ -37,12 +37,18 @@ class TenantRepository(LimitRepository):
 
     async def tenant(self, tenant_id: str) -> Tenant | None:
         """One tenant with its limits, or ``None``."""
-        found = await self._tenants(tenant_id)
+        found = await self._tenants(select(tenants).where(tenants.c.id == tenant_id))
         return found[0] if found else None
 
-    async def list_tenants(self) -> Sequence[Tenant]:
-        """All tenants by id."""
-        return await self._tenants(None)
+    async def list_tenants(self, *, after: str = "", limit: int | None = None) -> Sequence[Tenant]:
+        """Tenants by id.
+
+        Args:
+            after: Only those whose id is greater.
+            limit: Most of them; all if not given.
+        """
+        query = select(tenants).where(tenants.c.id > after).order_by(tenants.c.id)
+        return await self._tenants(query.limit(limit))
 
     async def create_tenant(self, tenant: Tenant) -> None:
         """Adds a tenant with its own limits.
@@ -138,13 +144,12 @@ class TenantRepository(LimitRepository):
             expect_one(done.rowcount, f"The tenant {tenant_id!r} does not exist.")
             await changed(connection)
 
-    async def _tenants(self, tenant_id: str | None) -> list[Tenant]:
-        query = select(tenants).order_by(tenants.c.id)
-        if tenant_id is not None:
-            query = query.where(tenants.c.id == tenant_id)
+    async def _tenants(self, query: Select[tuple[object, ...]]) -> list[Tenant]:
         async with self._engine.connect() as connection:
             rows = (await connection.execute(query)).all()
-            scoped = await limits_of_tenants(connection, tenant_id)
+            if not rows:
+                return []
+            scoped = await limits_of_tenants(connection, rows[0].id, rows[-1].id)
             planned = await limits_of_plans(connection, {row.plan for row in rows if row.plan})
         return [_tenant(row, scoped.get(row.id, {}), planned.get(row.plan, ())) for row in rows]
 
