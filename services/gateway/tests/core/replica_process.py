@@ -15,7 +15,18 @@ from atrium_gateway.core import open_core
 from atrium_gateway.settings import GatewaySettings
 
 CATALOGUE = Catalogue.model_validate(
-    {"models": [{"id": "m", "service": "llm", "capabilities": ["chat"], "engine": "fake"}]}
+    {
+        "models": [
+            {
+                "id": "m",
+                "service": "llm",
+                "capabilities": ["chat"],
+                "engine": "fake",
+                # Four millionths for the work that is asked for there.
+                "price": {"image": "0.000002"},
+            }
+        ]
+    }
 )
 
 

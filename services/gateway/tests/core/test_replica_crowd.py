@@ -18,9 +18,11 @@ from atrium_common.channels import open_channel
 from atrium_common.domain import Capability, Usage
 from atrium_common.errors import QuotaExceeded
 from atrium_common.service import WorkEstimate
+from atrium_gateway.auth.principal import Principal
 from atrium_gateway.core import open_tenants
 from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import LEDGERED, Limit, Meter, Unit, Window
+from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.quota.redis_calls import open_redis
 from atrium_gateway.quota.redis_store import RedisQuotaStore
 from atrium_gateway.quota.store import Hold, Unseeded
@@ -30,8 +32,34 @@ from atrium_gateway.testing.servers import RedisServer, redis_server
 
 NOON = datetime(2026, 3, 14, 12, 30, tzinfo=UTC).timestamp()
 WORK = WorkEstimate(
-    capability=Capability.CHAT, model="m", usage=Usage(input_tokens=3, output_tokens=4)
+    capability=Capability.CHAT,
+    model="m",
+    usage=Usage(
+        input_tokens=3,
+        output_tokens=4,
+        input_audio=timedelta(seconds=2),
+        characters=5,
+        images=2,
+        millimegapixel_steps=3000,
+        pages=6,
+    ),
 )
+EACH = {
+    Unit.REQUESTS: 1,
+    Unit.TOKENS: 7,
+    Unit.AUDIO_SECONDS: 2,
+    Unit.CHARACTERS: 5,
+    Unit.IMAGES: 2,
+    Unit.MEGAPIXEL_STEPS: 3,
+    Unit.PAGES: 6,
+    Unit.GPU_MILLISECONDS: 1,
+    Unit.COST: 4,
+}
+"""What `WORK` reserves of each unit; the catalogue of `replica_process.py` prices it so."""
+ADMITTED = dict.fromkeys(Window, 166) | {Window.CONCURRENT: 170}
+"""How many have room, in a tenant of each window; a thousand in all."""
+
+
 PATIENT = timedelta(seconds=30)
 
 
@@ -65,24 +93,24 @@ def number_from(process: subprocess.Popen[str]) -> int:
     return int(next(line for line in process.stdout if line.strip().isdigit()))
 
 
-async def test_of_ten_thousand_at_two_gateways_exactly_the_limit_is_admitted(server, tmp_path):
-    limits = (
-        Limit("chat", Unit.REQUESTS, Window.DAY, 1000),
-        Limit("*", Unit.TOKENS, Window.MINUTE, 7 * 1200),
-        Limit("chat", Unit.REQUESTS, Window.CONCURRENT, 5000),
+def tenant(window: Window) -> Tenant:
+    """One whose limits of every unit over a window have room for the same number."""
+    units = [Unit.REQUESTS] if window is Window.CONCURRENT else list(Unit)
+    return Tenant(
+        id=window.value,
+        name="",
+        blocked=False,
+        unlimited=False,
+        weight=1.0,
+        limits=tuple(Limit("chat", unit, window, EACH[unit] * ADMITTED[window]) for unit in units),
+        created_at=datetime.now(UTC),
     )
+
+
+async def test_of_ten_thousand_at_two_gateways_exactly_the_limit_is_admitted(server, tmp_path):
     async with open_tenants(GatewaySettings(state_dir=tmp_path)) as (tenants, _):
-        await tenants.create_tenant(
-            Tenant(
-                id="acme",
-                name="",
-                blocked=False,
-                unlimited=False,
-                weight=1.0,
-                limits=limits,
-                created_at=datetime.now(UTC),
-            )
-        )
+        for window in Window:
+            await tenants.create_tenant(tenant(window))
     with gateway(tmp_path, server.url) as first, gateway(tmp_path, server.url) as second:
         ports = [number_from(process) for process in (first, second)]
         channels = [open_channel(f"127.0.0.1:{port}", tls=None) for port in ports]
@@ -97,8 +125,11 @@ async def test_of_ten_thousand_at_two_gateways_exactly_the_limit_is_admitted(ser
         async def one(number: int) -> bool:
             async with turns:
                 try:
-                    await clients[number % 2].admit(
-                        TenantCaller("acme"), WORK, request_id=str(number), method="/x/Y"
+                    await clients[number // len(Window) % 2].admit(
+                        TenantCaller(list(Window)[number % len(Window)]),
+                        WORK,
+                        request_id=str(number),
+                        method="/x/Y",
                     )
                 except QuotaExceeded:
                     return False
@@ -112,6 +143,17 @@ async def test_of_ten_thousand_at_two_gateways_exactly_the_limit_is_admitted(ser
         held = [number_from(process) for process in (first, second)]
     assert sum(admitted) == sum(held) == 1000
     assert min(held) > 0
+    for number, window in enumerate(Window):
+        assert sum(admitted[number :: len(Window)]) == ADMITTED[window]
+    async with open_redis(server.url) as redis:
+        store = RedisQuotaStore(redis, clock=lambda: NOON, timeout=PATIENT)
+        policy = LimitPolicy(default_amount=None, default_window=Window.HOUR)
+        for window in Window:
+            who = Principal(tenant=window, subject="u")
+            meters = policy.meters(tenant(window), who, "chat", "m")
+            readings = await store.peek(window, meters)
+            # Each is full, none is over.
+            assert [each.used for each in readings] == [meter.limit for meter in meters]
 
 
 _PREFIXES = (f"crowd{number}" for number in itertools.count())
@@ -179,9 +221,9 @@ async def grow(store, key: str, meters, amounts) -> bool:
 async def test_in_every_unit_and_window_exactly_the_limit_is_admitted(stores, window):
     for unit in Unit:
         both = stores(lambda: NOON)
-        limits = [meter(20, window, unit), meter(10_000, Window.MONTH, Unit.REQUESTS, "acme:wide")]
-        asked = (reserve(both[n % 2], str(n), limits, [1, 1]) for n in range(60))
-        assert sum(await asyncio.gather(*asked)) == 20, (unit, window)
+        limits = [meter(10, window, unit), meter(10_000, Window.MONTH, Unit.REQUESTS, "acme:wide")]
+        asked = (reserve(both[n % 2], str(n), limits, [1, 1]) for n in range(30))
+        assert sum(await asyncio.gather(*asked)) == 10, (unit, window)
 
 
 STEP = st.tuples(
