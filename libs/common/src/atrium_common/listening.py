@@ -6,6 +6,9 @@ from atrium_common.channels import PING_TIMEOUT_MS, SERVER_MIN_PING_MS
 from atrium_common.settings import ServiceSettings
 from atrium_common.tls import ServerTls
 
+_PENDING_CALLS = 1 << 14
+"""Calls that have arrived and that a busy loop has not looked at yet."""
+
 
 def listen(server: grpc.aio.Server, settings: ServiceSettings) -> int:
     """Adds the configured port, with TLS where certificates are given; returns it.
@@ -31,6 +34,10 @@ def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
     """Returns the channel arguments: message sizes, keepalive, an exclusive port."""
     # grpc's own cap on RPCs would refuse health checks too: the edge has ours.
     return [
+        # grpc's own bounds (1,000 calls; from there on by chance) cancel calls without a word,
+        # before the edge can answer RESOURCE_EXHAUSTED and when to come back.
+        ("grpc.server.max_pending_requests", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         # Off, so that a second process on the port is an error and not a coin toss.

@@ -1,6 +1,7 @@
 """AdmissionService over a real socket: trusted callers only, the tree's errors, exactly once."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import grpc.aio
@@ -19,6 +20,7 @@ from atrium_common.domain import Capability, Usage
 from atrium_common.errors import (
     InvalidArgument,
     NotFound,
+    Overloaded,
     PermissionDenied,
     QuotaExceeded,
     Unauthenticated,
@@ -26,6 +28,7 @@ from atrium_common.errors import (
 )
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.service import WorkEstimate
+from atrium_gateway import admission_server
 from atrium_gateway.admission_server import serving_admission
 from atrium_gateway.auth.keys import make_key
 from atrium_gateway.quota.limits import Limit, Unit, Window
@@ -229,3 +232,40 @@ async def test_without_a_credential_admission_is_not_served(core, settings):
     with pytest.raises(InvalidArgument):
         async with serving_admission(core, bare):
             pytest.fail("served to anyone")
+
+
+async def test_fifteen_hundred_at_once_are_all_answered(core, client, make_tenant):
+    """What waits for the loop waits: grpc's own bound of a thousand would cancel some."""
+    await make_tenant("acme", Limit("chat", Unit.REQUESTS, Window.HOUR, 1490))
+
+    async def one():
+        try:
+            await admit(client)
+        except QuotaExceeded:
+            return False
+        return True
+
+    said = Counter(await asyncio.gather(*(one() for _ in range(1500))))
+    assert said == {True: 1490, False: 10}
+
+
+async def test_more_than_the_edge_holds_are_told_when_to_come_back(
+    core, settings, make_tenant, monkeypatch
+):
+    await make_tenant()
+    monkeypatch.setattr(admission_server, "_MAX_CONCURRENT", 10)
+    release = asyncio.Event()
+    monkeypatch.setattr(core.ledger, "synced", release.wait)
+    async with serving_admission(core, settings) as port:
+        channel = open_channel(f"127.0.0.1:{port}", tls=None)
+        client = AdmissionClient(channel, service_credential=CREDENTIAL)
+        asked = [asyncio.ensure_future(admit(client)) for _ in range(50)]
+        refused, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
+        while len(refused) < 40:
+            more, _ = await asyncio.wait(set(asked) - refused, return_when=asyncio.FIRST_COMPLETED)
+            refused |= more
+        release.set()
+        await asyncio.gather(*(task for task in asked if task not in refused))
+        await channel.close(None)
+    errors = [task.exception() for task in refused]
+    assert all(isinstance(err, Overloaded) and err.retry_after for err in errors)
