@@ -15,8 +15,11 @@ from pydantic import ValidationError
 from uuid_utils import uuid7
 
 from atrium_common.errors import AtriumError
+from atrium_common.interceptors.tracing import Tracing
 from atrium_common.logs import configure_logging
 from atrium_common.metrics import make_metrics
+from atrium_common.telemetry.setup import tracing
+from atrium_common.telemetry.spans import find_tracer
 from atrium_common.tls import ClientTls
 from atrium_gateway.administration.keeper import keeping_order
 from atrium_gateway.admission_server import serving_admission
@@ -57,9 +60,12 @@ async def run(settings: GatewaySettings) -> None:
     registry = CollectorRegistry()
     access_log = AccessLog(sys.stdout.buffer, console=settings.log_format == "console")
     async with AsyncExitStack() as stack:
+        provider = stack.enter_context(tracing("gateway"))
         core = await stack.enter_async_context(open_core(settings, catalogue=catalogue))
         metrics = make_metrics(registry)
-        await stack.enter_async_context(serving_admission(core, settings, metrics=metrics))
+        await stack.enter_async_context(
+            serving_admission(core, settings, metrics=metrics, tracing=Tracing(provider))
+        )
         fleet = await stack.enter_async_context(
             open_fleet(
                 llm_target=settings.llm_target,
@@ -117,6 +123,7 @@ async def run(settings: GatewaySettings) -> None:
             access_log=access_log,
             cors_origins=settings.cors_origins,
             trusted_proxies=read_networks(settings.trusted_proxies),
+            tracer=find_tracer(provider),
         )
         scraped, _ = start_http_server(settings.metrics_port, settings.metrics_host, registry)
         stack.callback(scraped.server_close)

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi_offline import FastAPIOffline
+from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -33,8 +34,17 @@ from atrium_gateway.middleware.sockets import Sockets
 from atrium_gateway.middleware.trace import CallerTrace
 
 TITLE = "Atrium"
+ALLOWED_HEADERS = (
+    "authorization",
+    "content-type",
+    "idempotency-key",
+    "x-request-id",
+    "traceparent",
+    "tracestate",
+)
 EXPOSED_HEADERS = (
     "x-request-id",
+    "traceparent",
     "retry-after",
     "retry-after-ms",
     "x-should-retry",
@@ -89,6 +99,7 @@ def create_app(
     cors_origins: Sequence[str] = (),
     trusted_proxies: Sequence[Network] = (),
     new_request_id: Callable[[], str] = lambda: f"req_{uuid7().hex}",
+    tracer: Tracer | None = None,
 ) -> ASGIApp:
     """Makes the server's application.
 
@@ -100,6 +111,7 @@ def create_app(
         cors_origins: Origins that browsers may call from.
         trusted_proxies: Networks of proxies whose ``X-Forwarded-For`` counts.
         new_request_id: Names requests that bring no id.
+        tracer: Makes a span of each request; traces are only passed on without one.
     """
     # Its page of the API comes with its script: a suite without the internet has docs, too.
     app = FastAPIOffline(
@@ -143,6 +155,7 @@ def create_app(
         cors_origins=cors_origins,
         trusted_proxies=trusted_proxies,
         new_request_id=new_request_id,
+        tracer=tracer,
     )
 
 
@@ -155,18 +168,19 @@ def _wrapped(
     cors_origins: Sequence[str],
     trusted_proxies: Sequence[Network],
     new_request_id: Callable[[], str],
+    tracer: Tracer | None,
 ) -> ASGIApp:
     """Puts the middleware around the app, the innermost first.
 
     It stands outside FastAPI's own, so that a defect's answer has its headers too.
     """
-    app = BodyLimit(CallerTrace(app), limits)
+    app = BodyLimit(CallerTrace(app, tracer), limits)
     if cors_origins:
         app = CORSMiddleware(
             app,
             allow_origins=cors_origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["authorization", "content-type", "idempotency-key", "x-request-id"],
+            allow_headers=ALLOWED_HEADERS,
             expose_headers=EXPOSED_HEADERS,
         )
     app = SecurityHeaders(app)

@@ -19,6 +19,7 @@ from atrium_common.domain import Capability, Usage
 from atrium_common.errors import AtriumError, Cancelled, QuotaExceeded
 from atrium_gateway.admission import Admission, Outcome, Reservation
 from atrium_gateway.auth.principal import Principal
+from atrium_gateway.observability.work import telling, upstream
 from atrium_gateway.quota.limits import Unit
 from atrium_gateway.quota.measure import units_left, work_left
 from atrium_gateway.upstreams.port import Caller, UpstreamCall
@@ -170,10 +171,14 @@ class Pipeline:
         job, reservation = await self._admit(principal, job, request_id)
         call: UpstreamCall[E] | None = None
         try:
-            call = job.call(_caller(principal, reservation, job, request_id))
-            run = Run(reservation, call, bound=job.estimate, renew=self._admission.renew)
-            with _Heartbeat(self._admission, reservation, run, self._spawn):
-                yield run
+            with upstream(job.capability, job.model) as span:
+                call = job.call(_caller(principal, reservation, job, request_id))
+                run = Run(reservation, call, bound=job.estimate, renew=self._admission.renew)
+                with (
+                    telling(span, run),
+                    _Heartbeat(self._admission, reservation, run, self._spawn),
+                ):
+                    yield run
         except BaseException as err:
             if call is not None:
                 call.cancel()

@@ -11,6 +11,8 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from atrium_common.errors import AtriumError
+from atrium_common.telemetry.semantics import IDEMPOTENCY
+from atrium_common.telemetry.spans import hop
 from atrium_gateway.idempotency.domain import Attempt, KeptAnswer
 from atrium_gateway.idempotency.recorder import Recorder
 from atrium_gateway.idempotency.store import AnswerStore
@@ -45,7 +47,8 @@ class Keeper:
     async def claim(self, attempt: Attempt) -> "KeptAnswer | Hold":
         """Takes the key, or gives what is kept for it; raises as `AnswerStore.claim`."""
         try:
-            answer = await self.store.claim(attempt)
+            with hop(IDEMPOTENCY):
+                answer = await self.store.claim(attempt)
         except AtriumError as err:
             self._outcomes.labels(err.reason.lower()).inc()
             raise

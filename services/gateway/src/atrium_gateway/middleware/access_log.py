@@ -31,6 +31,8 @@ class AccessLine(msgspec.Struct, gc=False, kw_only=True):
     service: str = "gateway"
     timestamp: datetime | None = None
     replayed: bool | msgspec.UnsetType = msgspec.UNSET
+    trace_id: str | msgspec.UnsetType = msgspec.UNSET
+    span_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class AccessLog:

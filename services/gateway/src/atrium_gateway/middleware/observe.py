@@ -106,5 +106,7 @@ class Observe:
                 tenant=record.tenant,
                 model=record.model,
                 replayed=record.replayed or msgspec.UNSET,
+                trace_id=record.trace_id or msgspec.UNSET,
+                span_id=record.span_id or msgspec.UNSET,
             )
         )

@@ -25,6 +25,8 @@ class RequestRecord:
         reason: Why it ended with an error, if it did: a reason of the error tree.
         streamed: When the first byte of a streamed answer was sent, by the clock of
             `observe.py`; 0 before that.
+        trace_id: The trace that it belongs to, in hexadecimal; empty if there is none.
+        span_id: Its place in that trace.
     """
 
     request_id: str
@@ -35,6 +37,8 @@ class RequestRecord:
     replayed: bool = False
     reason: str = ""
     streamed: float = 0.0
+    trace_id: str = ""
+    span_id: str = ""
 
 
 def record_of(scope: Scope) -> RequestRecord:

@@ -6,6 +6,8 @@ from functools import cached_property
 
 from atrium_common.domain import Usage
 from atrium_common.errors import AtriumError, QuotaExceeded
+from atrium_common.telemetry.semantics import ADMISSION, CAPABILITY, REQUEST_MODEL
+from atrium_common.telemetry.spans import hop
 from atrium_gateway.admission import Admission, Reservation
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.observability.budgets import Budgets
@@ -39,15 +41,16 @@ class WatchedAdmission(Admission):
         """Reserves, or raises, as `Admission.admit`."""
         started = time.perf_counter()
         try:
-            reservation = await super().admit(
-                principal,
-                capability=capability,
-                model=model,
-                estimate=estimate,
-                request_id=request_id,
-                method=method,
-                lease=lease,
-            )
+            with hop(ADMISSION, {CAPABILITY: capability, REQUEST_MODEL: model}):
+                reservation = await super().admit(
+                    principal,
+                    capability=capability,
+                    model=model,
+                    estimate=estimate,
+                    request_id=request_id,
+                    method=method,
+                    lease=lease,
+                )
         except AtriumError as error:
             self.decisions.refused(error)
             if isinstance(error, QuotaExceeded):
