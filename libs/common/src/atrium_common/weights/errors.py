@@ -37,5 +37,10 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OSError as err:
         if is_full(err):
             raise WeightsError(f"no space left in {folder}", reason="NO_SPACE") from err
+        if err.errno == errno.EROFS:
+            raise WeightsError(
+                f"not here, and {folder} is read-only: `atrium models pull` fills it",
+                reason="NO_ACCESS",
+            ) from err
         where = err.filename or folder
         raise WeightsError(f"{where}: {err.strerror or err}", reason="NO_ACCESS") from err

@@ -20,6 +20,7 @@ from atrium_common.weights.hub_files import IncomingFile, Wanted
 from atrium_common.weights.hub_http import HubClient, TransientError
 from atrium_common.weights.hub_listing import RemoteFile
 from atrium_common.weights.hub_options import HubOptions
+from atrium_common.weights.manifest import MANIFEST
 from atrium_common.weights.progress import Meter
 from atrium_common.weights.space import require_space
 
@@ -100,6 +101,8 @@ def _wanted(source: HubSource, listing: Callable[[], dict[str, RemoteFile]]) -> 
 def _is_allowed(name: str, source: HubSource) -> bool:
     if any(part in ("", ".", "..") or part.startswith(".") for part in name.split("/")):
         return False  # nothing that hides, and nothing that leaves the model's folder
+    if name == MANIFEST:
+        return False  # ours has this name
     if name.endswith(PICKLE_SUFFIXES) and not source.pickle_reason:
         return False
     return not source.allow or any(fnmatchcase(name, pattern) for pattern in source.allow)

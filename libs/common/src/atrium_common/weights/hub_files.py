@@ -82,21 +82,19 @@ class IncomingFile:
         """Bytes that are here."""
 
     def look(self) -> bool:
-        """Counts and hashes what is here; true if it is the whole file, checked before."""
+        """Counts and hashes what is here; true if it is the whole file, and right."""
         if self._target.is_file():
             self._read(self._target)
             if self._is_right(self._target):
-                self._fetched(self.arrived)
                 return True
             self._target.unlink()
-            self._forget()
+            self._throw_away()
         if self._part.is_file():
             self._note = self._read_note()
             if self._note is None:
                 self._throw_away()
             else:
                 self._read(self._part)
-                self._fetched(self.arrived)
         return False
 
     def fetch(self, client: HubClient) -> str:
@@ -186,6 +184,7 @@ class IncomingFile:
             while block := file.read(_BLOCK):
                 self._sha256.update(block)
                 self.arrived += len(block)
+                self._fetched(len(block))
 
     def _read_note(self) -> _Note | None:
         try:

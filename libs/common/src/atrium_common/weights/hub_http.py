@@ -5,9 +5,11 @@ that the token goes to the endpoint's own host alone and what the hub says of a 
 """
 
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from urllib.parse import quote, urljoin
 
 import httpx
@@ -70,6 +72,7 @@ class HubClient:
         self._http = httpx.Client(
             timeout=options.timeout_seconds,
             follow_redirects=False,
+            verify=_certificates(),
             headers={"accept-encoding": "identity", "user-agent": "atrium-models"},
         )
 
@@ -175,6 +178,12 @@ class HubClient:
                 reason="MISSING_FILE" if missing else "NO_ACCESS",
             )
         raise WeightsError(f"{source.repository}: the hub answered {status}", reason="FETCH_FAILED")
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Reads the certificates of authorities once: that takes longer than a small file."""
+    return httpx.create_ssl_context()
 
 
 def _refused(source: HubSource, response: httpx.Response, options: HubOptions) -> WeightsError:
