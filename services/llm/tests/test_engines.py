@@ -48,7 +48,11 @@ async def test_each_model_goes_to_its_engine(store: WeightStore) -> None:
     with pytest.raises(NotFound):
         router.engine_of("d")
     with pytest.raises(Unimplemented):
-        await router.load_model("a")
+        await router.load_model("b")  # a provider's
+    await router.unload_model("a")
+    assert router.models()[0].state is ModelState.UNLOADED
+    await router.load_model("a")
+    assert router.models()[0].state is ModelState.READY
     await router.close()
     assert router.models()[0].state is ModelState.UNLOADED
 

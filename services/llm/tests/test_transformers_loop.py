@@ -64,7 +64,7 @@ async def make(folder: Path, tmp_path: Path) -> AsyncIterator[Callable[..., obje
 
 def generator(engine: TransformersEngine) -> Generator:
     """The loaded model behind an engine."""
-    model = engine._places[TINY].model
+    model = engine._host.peek(TINY)
     assert isinstance(model, Generator)
     return model
 

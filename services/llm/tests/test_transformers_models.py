@@ -11,7 +11,7 @@ from real_models import CHAT, EMBEDDING, starter_entry, starter_store
 from atrium_common.catalogue import CatalogueError
 from atrium_common.domain import Capability, ModelState
 from atrium_common.errors import InvalidArgument, Unavailable, Unimplemented
-from atrium_common.weights import WeightStore
+from atrium_common.weights import WeightsError, WeightStore
 from atrium_llm.domain import (
     ChatInput,
     ChatMessage,
@@ -148,7 +148,8 @@ async def test_embedding_does_not_wait_for_generation(
 
 async def test_missing_weights_are_a_failed_model_not_a_crash(tmp_path: Path) -> None:
     engine = TransformersEngine([starter_entry(CHAT)], store=WeightStore(tmp_path))
-    await engine.load()
+    with pytest.raises(WeightsError, match="fetched"):
+        await engine.load()
     info = engine.models()[0]
     assert info.state is ModelState.FAILED
     assert "fetched" in info.detail

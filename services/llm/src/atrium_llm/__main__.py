@@ -3,6 +3,7 @@
 import asyncio
 
 from atrium_common.catalogue import CatalogueError
+from atrium_common.composition import open_lifecycle
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.settings import read_settings
@@ -26,13 +27,13 @@ def main() -> None:
                 "max_model_len": settings.max_model_len,
             },
         )
-        engines = open_engines(
-            entries, store=WeightStore(settings.models_dir, cache=settings.cache_dir)
-        )
+        lifecycle = open_lifecycle(settings, catalogue, entries)
+        store = WeightStore(settings.models_dir, cache=settings.cache_dir)
+        engines = open_engines(entries, store=store, lifecycle=lifecycle)
     except CatalogueError as error:
         raise SystemExit(f"atrium_llm: {error}") from None
     servicer = TextGenerationServicer(engines, catalogue, max_queue=settings.max_queue)
-    asyncio.run(serve(servicer, engines, settings))
+    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ def device_bytes(device: str = "cpu") -> int | None:
     """
     if device != "cpu":
         torch = sys.modules.get("torch")
-        return None if torch is None else int(torch.cuda.memory_allocated(device))
+        if torch is None or not device.startswith("cuda"):
+            return None
+        return int(torch.cuda.memory_allocated(device))
     try:
         pages = int(_STATM.read_text(encoding="ascii").split()[_RESIDENT])
     except OSError:

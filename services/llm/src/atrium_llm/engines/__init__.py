@@ -9,6 +9,7 @@ from typing import cast
 
 from atrium_common.catalogue import CatalogueError, ModelEntry
 from atrium_common.domain import Capability
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.registry import by_engine, make_engine
 from atrium_common.weights import WeightStore
 from atrium_llm.engines.base import TextGenerationEngine
@@ -20,13 +21,17 @@ ENGINES: Mapping[str, str] = {
     "openai": "atrium_llm.engines.openai:OpenAiEngine",
     "fake": "atrium_llm.engines.fake:FakeEngine",
 }
-"""Registry name -> ``"module:Class"``; the class takes `(entries, *, store)`."""
+"""Registry name -> ``"module:Class"``; the class takes `(entries, *, store, lifecycle)`."""
 _SEEING = frozenset({"openai", "fake"})
 """Engines that pass the pictures of a conversation on."""
 
 
 def open_engine(
-    name: str, entries: Sequence[ModelEntry], *, store: WeightStore
+    name: str,
+    entries: Sequence[ModelEntry],
+    *,
+    store: WeightStore,
+    lifecycle: Lifecycle | None = None,
 ) -> TextGenerationEngine:
     """Makes an engine for its models; loads nothing yet.
 
@@ -37,17 +42,22 @@ def open_engine(
     for entry in entries:
         if Capability.IMAGE_TO_TEXT in entry.capabilities and name not in _SEEING:
             raise CatalogueError(f"{entry.id}: the engine {name!r} does not see pictures")
-    return cast("TextGenerationEngine", make_engine(ENGINES, "llm", name, entries, store=store))
+    return cast(
+        "TextGenerationEngine",
+        make_engine(ENGINES, "llm", name, entries, store=store, lifecycle=lifecycle),
+    )
 
 
-def open_engines(entries: Sequence[ModelEntry], *, store: WeightStore) -> EngineRouter:
+def open_engines(
+    entries: Sequence[ModelEntry], *, store: WeightStore, lifecycle: Lifecycle | None = None
+) -> EngineRouter:
     """Makes one engine for each engine name of the entries, behind one router.
 
     Raises:
         CatalogueError: There are no entries, or an engine can't be made.
     """
     engines = {
-        name: open_engine(name, served, store=store)
+        name: open_engine(name, served, store=store, lifecycle=lifecycle)
         for name, served in by_engine(entries, "llm").items()
     }
     return EngineRouter(engines, {entry.id: entry.engine for entry in entries})

@@ -8,16 +8,18 @@ its answers for a model's.
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import Field
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import Capability, ModelInfo, ModelState, Usage
-from atrium_common.engine_models import find_model, model_info
+from atrium_common.domain import Capability, ModelInfo, Usage
 from atrium_common.engine_options import EngineOptions, read_options
-from atrium_common.errors import InvalidArgument, Unavailable, Unimplemented
+from atrium_common.errors import InvalidArgument, Unimplemented
+from atrium_common.lifecycle import Lifecycle, weightless_host
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_llm.domain import (
@@ -75,80 +77,82 @@ class FakeEngine:
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore | None = None,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Takes the catalogue's entries; `store` is unused, for there are no weights."""
+        """Takes the catalogue's entries; there are no weights to find."""
         del store
-        self._entries = {entry.id: entry for entry in entries}
         self._options = {entry.id: read_options(FakeOptions, entry) for entry in entries}
-        self._verified: dict[str, datetime] = {}
-        self._now = now
-        self._loaded = False
+        self._host = weightless_host(self.name, entries, lifecycle=lifecycle, now=now)
         self.scheduling = Batching(slots=max(option.slots for option in self._options.values()))
         self.running = 0
         self.steps = 0
 
     async def load(self) -> None:
-        """Makes every model ready."""
-        self._loaded = True
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
+
+    async def load_model(self, model: str) -> None:
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
+
+    async def unload_model(self, model: str) -> None:
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
         """Makes every model unavailable."""
-        self._loaded = False
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models."""
-        return tuple(
-            model_info(
-                entry,
-                engine=self.name,
-                state=ModelState.READY if self._loaded else ModelState.UNLOADED,
-                context_length=entry.context_length or DEFAULT_CONTEXT,
-                embedding_dimensions=self._dimensions(entry),
-                verified_at=self._verified.get(entry.id),
+        return [
+            replace(
+                info,
+                context_length=info.context_length or DEFAULT_CONTEXT,
+                embedding_dimensions=self._dimensions(self._host.entry(info.id)),
             )
-            for entry in self._entries.values()
-        )
+            for info in self._host.models()
+        ]
 
     async def verify(self, model: str) -> None:
-        """Succeeds while the engine is loaded."""
-        self._ready(model)
-        self._verified[model] = self._now()
+        """Succeeds for a model that is loaded."""
+        await self._host.verify(model)
 
     async def generate(self, job: GenerationJob) -> AsyncGenerator[GenerationEvent, None]:
         """Streams the planned reply."""
-        entry = self._ready(job.model, Capability.CHAT, Capability.COMPLETION)
-        options = self._options[job.model]
-        read, plans = self._plan(job, entry, options)
-        pause = (
-            options.tokens_per_step / options.tokens_per_second
-            if options.tokens_per_second
-            else 0.0
-        )
-        self.running += 1
-        try:
-            if options.prefill_seconds:
-                await asyncio.sleep(options.prefill_seconds)
-            yield GenerationEvent(usage=self._usage(entry, read, 0))
-            if job.echo:
-                text = echoed(job.input)
-                deltas = [ChoiceDelta(index=index, text=text) for index in range(len(plans))]
-                yield GenerationEvent(deltas=deltas, usage=self._usage(entry, read, 0))
-            longest = max(len(planned.pieces) for planned in plans)
-            for start in range(0, max(longest, 1), options.tokens_per_step):
-                # Also at full speed, so that one long reply does not hold the loop.
-                await asyncio.sleep(pause)
-                self.steps += 1
-                end = start + options.tokens_per_step
-                deltas = [
-                    delta
-                    for index, planned in enumerate(plans)
-                    if (delta := _delta(index, planned, start, end, job.sampling.top_logprobs))
-                ]
-                written = sum(min(len(planned.pieces), end) for planned in plans)
-                yield GenerationEvent(deltas=deltas, usage=self._usage(entry, read, written))
-        finally:
-            self.running -= 1
+        async with self._ready(job.model, Capability.CHAT, Capability.COMPLETION) as entry:
+            options = self._options[job.model]
+            read, plans = self._plan(job, entry, options)
+            pause = (
+                options.tokens_per_step / options.tokens_per_second
+                if options.tokens_per_second
+                else 0.0
+            )
+            self.running += 1
+            try:
+                if options.prefill_seconds:
+                    await asyncio.sleep(options.prefill_seconds)
+                yield GenerationEvent(usage=self._usage(entry, read, 0))
+                if job.echo:
+                    text = echoed(job.input)
+                    deltas = [ChoiceDelta(index=index, text=text) for index in range(len(plans))]
+                    yield GenerationEvent(deltas=deltas, usage=self._usage(entry, read, 0))
+                longest = max(len(planned.pieces) for planned in plans)
+                for start in range(0, max(longest, 1), options.tokens_per_step):
+                    # Also at full speed, so that one long reply does not hold the loop.
+                    await asyncio.sleep(pause)
+                    self.steps += 1
+                    end = start + options.tokens_per_step
+                    deltas = [
+                        delta
+                        for index, planned in enumerate(plans)
+                        if (delta := _delta(index, planned, start, end, job.sampling.top_logprobs))
+                    ]
+                    written = sum(min(len(planned.pieces), end) for planned in plans)
+                    yield GenerationEvent(deltas=deltas, usage=self._usage(entry, read, written))
+            finally:
+                self.running -= 1
 
     def _plan(
         self, job: GenerationJob, entry: ModelEntry, options: FakeOptions
@@ -170,49 +174,51 @@ class FakeEngine:
 
     async def embed(self, job: EmbeddingJob) -> EmbeddingResult:
         """Makes unit vectors out of digests: equal texts have equal vectors."""
-        entry = self._ready(job.model, Capability.EMBEDDING)
-        full = self._dimensions(entry)
-        wanted = job.dimensions or full
-        if wanted > full:
-            raise InvalidArgument(f"dimensions must be at most {full}.", field="dimensions")
-        window = entry.context_length or DEFAULT_CONTEXT
-        total = 0
-        for index, item in enumerate(job.inputs):
-            count = prompt_tokens(item)
-            if count > window and not job.truncate:
-                raise InvalidArgument(
-                    f"inputs[{index}] has {count} tokens; the model's window is {window}.",
-                    reason="CONTEXT_LENGTH_EXCEEDED",
-                    field=f"inputs[{index}]",
-                )
-            total += min(count, window)
-        vectors = [_vector(item, wanted) for item in job.inputs]
-        return EmbeddingResult(vectors=vectors, usage=self._usage(entry, total, 0))
+        async with self._ready(job.model, Capability.EMBEDDING) as entry:
+            full = self._dimensions(entry)
+            wanted = job.dimensions or full
+            if wanted > full:
+                raise InvalidArgument(f"dimensions must be at most {full}.", field="dimensions")
+            window = entry.context_length or DEFAULT_CONTEXT
+            total = 0
+            for index, item in enumerate(job.inputs):
+                count = prompt_tokens(item)
+                if count > window and not job.truncate:
+                    raise InvalidArgument(
+                        f"inputs[{index}] has {count} tokens; the model's window is {window}.",
+                        reason="CONTEXT_LENGTH_EXCEEDED",
+                        field=f"inputs[{index}]",
+                    )
+                total += min(count, window)
+            vectors = [_vector(item, wanted) for item in job.inputs]
+            return EmbeddingResult(vectors=vectors, usage=self._usage(entry, total, 0))
 
     async def rerank(self, job: RerankJob) -> RerankResult:
         """Scores a document by the share of the query's words that it has."""
-        entry = self._ready(job.model, Capability.RERANK)
-        query = set(job.query.lower().split())
-        scores = [
-            RankedDocument(index, len(query & set(document.lower().split())) / (len(query) or 1))
-            for index, document in enumerate(job.documents)
-        ]
-        scores.sort(key=lambda result: -result.score)
-        read = sum(len(query) + len(document.split()) for document in job.documents)
-        return RerankResult(results=scores[: job.top_n], usage=self._usage(entry, read, 0))
+        async with self._ready(job.model, Capability.RERANK) as entry:
+            query = set(job.query.lower().split())
+            scores = [
+                RankedDocument(
+                    index, len(query & set(document.lower().split())) / (len(query) or 1)
+                )
+                for index, document in enumerate(job.documents)
+            ]
+            scores.sort(key=lambda result: -result.score)
+            read = sum(len(query) + len(document.split()) for document in job.documents)
+            return RerankResult(results=scores[: job.top_n], usage=self._usage(entry, read, 0))
 
     async def count_tokens(self, model: str, prompt: PromptInput) -> int:
         """Counts words."""
-        self._ready(model)
-        return prompt_tokens(prompt)
+        async with self._ready(model):
+            return prompt_tokens(prompt)
 
-    def _ready(self, model: str, *capabilities: Capability) -> ModelEntry:
-        entry = find_model(self._entries, model)
-        if not self._loaded:
-            raise Unavailable(f"The model {model!r} is not loaded.")
+    @asynccontextmanager
+    async def _ready(self, model: str, *capabilities: Capability) -> AsyncIterator[ModelEntry]:
+        entry = self._host.entry(model)
         if capabilities and not set(capabilities) & set(entry.capabilities):
             raise Unimplemented(f"The model {model!r} does not offer {capabilities[0]}.")
-        return entry
+        async with self._host.use(model):
+            yield entry
 
     def _dimensions(self, entry: ModelEntry) -> int:
         if Capability.EMBEDDING not in entry.capabilities:

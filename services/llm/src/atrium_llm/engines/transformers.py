@@ -10,17 +10,20 @@ The registry makes it with the catalogue entries that name it. Its parts are in
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import cast
 
 import torch
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import Capability, ModelInfo, ModelState
-from atrium_common.engine_models import find_model, model_info
+from atrium_common.domain import Capability, ModelInfo
+from atrium_common.engine_models import find_model
 from atrium_common.engine_options import read_options
-from atrium_common.errors import InvalidArgument, Unavailable, Unimplemented
+from atrium_common.errors import InvalidArgument, Unimplemented
+from atrium_common.lifecycle import Lifecycle, ModelHandling, ModelHost, device_bytes
 from atrium_common.telemetry.tally import ROWS, Tally
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
@@ -42,15 +45,6 @@ from atrium_llm.weights import model_folder
 _EMBEDS = {Capability.EMBEDDING, Capability.RERANK}
 
 
-@dataclass(slots=True)
-class _Place:
-    """One catalogue entry and what stands behind it now."""
-
-    entry: ModelEntry
-    info: ModelInfo
-    model: Generator | Embedder | None = None
-
-
 class TransformersEngine:
     """Runs catalogue entries with transformers; see `TextGenerationEngine`.
 
@@ -66,6 +60,7 @@ class TransformersEngine:
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore,
+        lifecycle: Lifecycle | None = None,
         device: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -74,6 +69,7 @@ class TransformersEngine:
         Args:
             entries: The models, in catalogue order.
             store: Where their files are.
+            lifecycle: Shared by the process's engines; see `ModelHost`.
             device: Where models run whose entry does not say, e.g. ``"cuda"``; default
                 is a GPU if there is one.
             clock: Tells the time, aware UTC.
@@ -83,146 +79,124 @@ class TransformersEngine:
         """
         self._store = store
         self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._clock = clock
         self.batches: defaultdict[str, Tally] = defaultdict(lambda: Tally(ROWS))
         self._options = {entry.id: _options(entry) for entry in entries}
-        self._places = {
-            entry.id: _Place(entry, model_info(entry, engine=ENGINE)) for entry in entries
-        }
+        self._sizes: dict[str, tuple[int, int]] = {}
+        handling = ModelHandling(
+            open_model=self._open,
+            warm_up=_verify,
+            close_model=_close,
+            failure=lambda loaded: loaded.failure,
+            measure=lambda entry: device_bytes(str(self._device_of(entry))),
+        )
+        self._host: ModelHost[Generator | Embedder] = ModelHost(
+            ENGINE, entries, handling, lifecycle=lifecycle, now=clock
+        )
         slots = [o.slots for o in self._options.values() if isinstance(o, GeneratorOptions)]
         self.scheduling = Batching(slots=max(slots, default=16))
 
     async def load(self) -> None:
-        """Loads every model, one after the other. One that fails is FAILED, not fatal."""
-        for model in self._places:
-            try:
-                await self.load_model(model)
-            except Unavailable:
-                continue  # its state and detail say so; the others serve
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
 
     async def load_model(self, model: str) -> None:
-        """Loads one model, if it is not ready; returns when it is.
-
-        Raises:
-            NotFound: This engine does not have it.
-            Unavailable: It can't be loaded; the model's `detail` says why.
-        """
-        place = self._place(model)
-        if place.info.state in (ModelState.READY, ModelState.LOADING):
-            return
-        place.info = replace(place.info, state=ModelState.LOADING, detail="")
-        events = asyncio.get_running_loop()
-        try:
-            place.model = await asyncio.to_thread(self._make, place, events)
-            await place.model.verify()
-        except Exception as error:
-            # A loader's edge: whatever a model's files do to it, the service lives on.
-            broken, place.model = place.model, None
-            if broken is not None:
-                await asyncio.to_thread(broken.close)
-            self._failed(place, f"{type(error).__name__}: {error}")
-            raise Unavailable(f"The model {model!r} can't be loaded.") from error
-        place.info = replace(
-            place.info,
-            state=ModelState.READY,
-            context_length=place.model.context_length,
-            embedding_dimensions=getattr(place.model, "dimensions", 0),
-            verified_at=self._clock(),
-        )
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
 
     async def unload_model(self, model: str) -> None:
-        """Stops one model and frees its memory; what it still does fails."""
-        place = self._place(model)
-        running, place.model = place.model, None
-        place.info = replace(place.info, state=ModelState.UNLOADED, verified_at=None)
-        if running is not None:
-            await asyncio.to_thread(running.close)
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
         """Unloads every model. May be called twice."""
-        for model in self._places:
-            await self.unload_model(model)
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order, with their present state."""
-        return tuple(place.info for place in self._places.values())
+        return [self._sized(info) for info in self._host.models()]
 
     async def verify(self, model: str) -> None:
         """Runs a one-token pass; raises if the model can't answer."""
-        place = self._place(model)
-        await self._ready(place).verify()
-        place.info = replace(place.info, verified_at=self._clock())
+        await self._host.verify(model)
 
     async def generate(self, job: GenerationJob) -> AsyncGenerator[GenerationEvent, None]:
         """Streams a generation. Closing the iterator stops it within one step."""
-        events = self._generator(job.model).generate(job)
-        try:
+        async with self._generator(job.model) as model, aclosing(model.generate(job)) as events:
             async for event in events:
                 yield event
-        finally:
-            await events.aclose()
 
     async def embed(self, job: EmbeddingJob) -> EmbeddingResult:
         """Embeds texts."""
-        return await self._embedder(job.model, "embed").embed(job)
+        async with self._embedder(job.model, "embed") as model:
+            return await model.embed(job)
 
     async def rerank(self, job: RerankJob) -> RerankResult:
         """Orders documents by the cosine of their vectors and the query's."""
-        return await self._embedder(job.model, "rerank").rerank(job)
+        async with self._embedder(job.model, "rerank") as model:
+            return await model.rerank(job)
 
     async def count_tokens(self, model: str, prompt: PromptInput) -> int:
         """Counts tokens exactly as `generate` (or `embed`) would charge them as input."""
-        ready = self._ready(self._place(model))
-        if isinstance(ready, Generator):
-            return await ready.count_tokens(prompt)
-        if isinstance(prompt, ChatInput):
-            raise InvalidArgument("input.chat needs a chat model.", field="input.chat")
-        return await ready.count_tokens(prompt)
+        async with self._host.use(model) as loaded:
+            if isinstance(loaded, Generator):
+                return await loaded.count_tokens(prompt)
+            if isinstance(prompt, ChatInput):
+                raise InvalidArgument("input.chat needs a chat model.", field="input.chat")
+            return await loaded.count_tokens(prompt)
 
     def running(self, model: str) -> int:
         """Counts the choices of a model that hold a slot or wait for one."""
-        return self._generator(model).running
+        loaded = self._host.peek(model)
+        return loaded.running if isinstance(loaded, Generator) else 0
 
-    def _make(self, place: _Place, events: asyncio.AbstractEventLoop) -> Generator | Embedder:
-        options = self._options[place.entry.id]
-        device = torch.device(options.device or self._device)
-        folder = model_folder(self._store, place.entry)
+    async def _open(self, entry: ModelEntry) -> Generator | Embedder:
+        loaded = await asyncio.to_thread(self._make, entry, asyncio.get_running_loop())
+        self._sizes[entry.id] = (loaded.context_length, getattr(loaded, "dimensions", 0))
+        return loaded
+
+    def _make(self, entry: ModelEntry, events: asyncio.AbstractEventLoop) -> Generator | Embedder:
+        options = self._options[entry.id]
+        device = self._device_of(entry)
+        folder = model_folder(self._store, entry)
         if isinstance(options, EmbedderOptions):
-            return Embedder(place.entry, options, folder, device=device)
+            return Embedder(entry, options, folder, device=device)
         return Generator(
-            place.entry,
-            options,
-            folder,
-            device=device,
-            events=events,
-            on_failure=lambda detail: self._failed(place, detail),
-            batches=self.batches[place.entry.id],
+            entry, options, folder, device=device, events=events, batches=self.batches[entry.id]
         )
 
-    def _failed(self, place: _Place, detail: str) -> None:
-        detail = " ".join(detail.split())[:500]
-        place.info = replace(place.info, state=ModelState.FAILED, detail=detail, verified_at=None)
+    def _device_of(self, entry: ModelEntry) -> torch.device:
+        return torch.device(self._options[entry.id].device or self._device)
 
-    def _place(self, model: str) -> _Place:
-        return find_model(self._places, model)
+    def _sized(self, info: ModelInfo) -> ModelInfo:
+        """Adds what is known of a model once it has been loaded."""
+        if info.id not in self._sizes:
+            return info
+        window, dimensions = self._sizes[info.id]
+        return replace(info, context_length=window, embedding_dimensions=dimensions)
 
-    @staticmethod
-    def _ready(place: _Place) -> Generator | Embedder:
-        if place.model is None or place.info.state is not ModelState.READY:
-            raise Unavailable(f"The model {place.entry.id!r} is {place.info.state.value}.")
-        return place.model
-
-    def _generator(self, model: str) -> Generator:
-        ready = self._ready(self._place(model))
-        if not isinstance(ready, Generator):
+    @asynccontextmanager
+    async def _generator(self, model: str) -> AsyncIterator[Generator]:
+        if isinstance(find_model(self._options, model), EmbedderOptions):
             raise Unimplemented(f"The model {model!r} does not generate text.")
-        return ready
+        async with self._host.use(model) as loaded:
+            yield cast("Generator", loaded)
 
-    def _embedder(self, model: str, what: str) -> Embedder:
-        ready = self._ready(self._place(model))
-        if not isinstance(ready, Embedder):
+    @asynccontextmanager
+    async def _embedder(self, model: str, what: str) -> AsyncIterator[Embedder]:
+        if isinstance(find_model(self._options, model), GeneratorOptions):
             raise Unimplemented(f"The model {model!r} does not {what}.")
-        return ready
+        async with self._host.use(model) as loaded:
+            yield cast("Embedder", loaded)
+
+
+async def _verify(entry: ModelEntry, loaded: Generator | Embedder) -> None:
+    del entry
+    await loaded.verify()
+
+
+async def _close(entry: ModelEntry, loaded: Generator | Embedder) -> None:
+    del entry
+    await asyncio.to_thread(loaded.close)
 
 
 def _options(entry: ModelEntry) -> GeneratorOptions | EmbedderOptions:

@@ -7,16 +7,17 @@ loaded, off the event loop, so that health answers meanwhile.
 
 import asyncio
 import importlib.util
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import Capability, ModelInfo, ModelState
-from atrium_common.engine_models import find_model, model_info
+from atrium_common.domain import Capability, ModelInfo
 from atrium_common.engine_options import read_options
-from atrium_common.errors import Unavailable, Unimplemented
+from atrium_common.errors import Unimplemented
+from atrium_common.lifecycle import Lifecycle, ModelHandling, ModelHost
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_llm.domain import (
@@ -47,31 +48,48 @@ class VllmEngine:
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Takes the catalogue's entries; starts nothing yet."""
+        """Takes the catalogue's entries; starts nothing yet.
+
+        Args:
+            entries: The models, in catalogue order.
+            store: Where their files are.
+            lifecycle: Shared by the process's engines; see `ModelHost`.
+            now: Aware UTC, for what `models` reports.
+        """
         # Not installed is an error at once, not after the service has begun to listen.
         if importlib.util.find_spec("vllm") is None:
             raise ModuleNotFoundError("No module named 'vllm'", name="vllm")
-        self._entries = {entry.id: entry for entry in entries}
         self._options = {entry.id: read_options(VllmOptions, entry) for entry in entries}
         self._store = store
-        self._now = now
-        self._models: dict[str, VllmModel] = {}
-        self._verified: dict[str, datetime] = {}
-        self._loading = False
+        # The engine's own process has the memory: what it takes is what the catalogue says.
+        handling = ModelHandling(
+            open_model=lambda entry: asyncio.to_thread(self._start, entry),
+            warm_up=_answer_once,
+            close_model=_end,
+            failure=_failure,
+            measure=lambda _: None,
+        )
+        self._host: ModelHost[VllmModel] = ModelHost(
+            self.name, entries, handling, lifecycle=lifecycle, now=now
+        )
         self.scheduling = Batching(
             slots=sum(options.max_num_seqs for options in self._options.values())
         )
 
     async def load(self) -> None:
-        """Starts the engines one after the other; each takes its memory when it starts."""
-        self._loading = True
-        try:
-            for entry in self._entries.values():
-                self._models[entry.id] = await asyncio.to_thread(self._start, entry)
-        finally:
-            self._loading = False
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
+
+    async def load_model(self, model: str) -> None:
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
+
+    async def unload_model(self, model: str) -> None:
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     def _start(self, entry: ModelEntry) -> "VllmModel":
         from atrium_llm.engines.vllm_model import VllmModel
@@ -81,84 +99,85 @@ class VllmEngine:
 
     async def close(self) -> None:
         """Ends the engine processes."""
-        models, self._models = self._models, {}
-        for model in models.values():
-            await asyncio.to_thread(model.close)
+        await self._host.close()
 
     @property
     def running(self) -> int:
         """Generations that are open now."""
-        return sum(model.running for model in self._models.values())
+        loaded = (self._host.peek(model) for model in self._options)
+        return sum(model.running for model in loaded if model is not None)
 
     def models(self) -> Sequence[ModelInfo]:
-        """Lists the models; one whose process died is FAILED."""
-        return tuple(self._info(entry) for entry in self._entries.values())
+        """Lists the models; one whose process died is FAILED until it is started anew."""
+        return [self._sized(info) for info in self._host.models()]
 
-    def _info(self, entry: ModelEntry) -> ModelInfo:
-        model = self._models.get(entry.id)
-        state, detail = ModelState.UNLOADED, ""
-        if model is None:
-            state = ModelState.LOADING if self._loading else ModelState.UNLOADED
-        elif model.engine.errored:
-            state, detail = ModelState.FAILED, "the engine process died; restart the service"
-        else:
-            state = ModelState.READY
-        return model_info(
-            entry,
-            engine=self.name,
-            state=state,
-            context_length=model.window if model else None,
-            verified_at=self._verified.get(entry.id),
-            detail=detail,
-        )
+    def _sized(self, info: ModelInfo) -> ModelInfo:
+        loaded = self._host.peek(info.id)
+        return info if loaded is None else replace(info, context_length=loaded.window)
 
     async def verify(self, model: str) -> None:
         """Generates one token, or embeds one."""
-        capabilities = self._entry(model).capabilities
-        if Capability.CHAT in capabilities or Capability.COMPLETION in capabilities:
-            sampling = Sampling(max_tokens=1, temperature=0.0)
-            job = GenerationJob(model=model, input=TextInput("a"), sampling=sampling)
-            async for _ in self.generate(job):
-                pass
-        elif Capability.EMBEDDING in capabilities:
-            await self.embed(EmbeddingJob(model=model, inputs=[TextInput("a")]))
-        else:
-            await self.rerank(RerankJob(model=model, query="a", documents=["a"]))
-        self._verified[model] = self._now()
+        await self._host.verify(model)
 
     async def generate(self, job: GenerationJob) -> AsyncGenerator[GenerationEvent, None]:
         """Streams a generation; closing it aborts the request in the engine."""
-        model = self._ready(job.model, Capability.CHAT, Capability.COMPLETION)
-        async with aclosing(model.generate(job)) as events:
+        async with (
+            self._ready(job.model, Capability.CHAT, Capability.COMPLETION) as model,
+            aclosing(model.generate(job)) as events,
+        ):
             async for event in events:
                 yield event
 
     async def embed(self, job: EmbeddingJob) -> EmbeddingResult:
         """Embeds texts."""
-        model = self._ready(job.model, Capability.EMBEDDING)
         from atrium_llm.engines import vllm_pooling
 
-        return await vllm_pooling.embed(model, job)
+        async with self._ready(job.model, Capability.EMBEDDING) as model:
+            return await vllm_pooling.embed(model, job)
 
     async def rerank(self, job: RerankJob) -> RerankResult:
         """Orders documents."""
-        model = self._ready(job.model, Capability.RERANK)
         from atrium_llm.engines import vllm_pooling
 
-        return await vllm_pooling.rerank(model, job)
+        async with self._ready(job.model, Capability.RERANK) as model:
+            return await vllm_pooling.rerank(model, job)
 
     async def count_tokens(self, model: str, prompt: PromptInput) -> int:
         """Counts with the model's own tokenizer and chat template."""
-        return len((await self._ready(model).prompt(prompt)).ids)
+        async with self._ready(model) as loaded:
+            return len((await loaded.prompt(prompt)).ids)
 
-    def _entry(self, model: str) -> ModelEntry:
-        return find_model(self._entries, model)
-
-    def _ready(self, model: str, *capabilities: Capability) -> "VllmModel":
-        entry = self._entry(model)
+    @asynccontextmanager
+    async def _ready(self, model: str, *capabilities: Capability) -> "AsyncIterator[VllmModel]":
+        entry = self._host.entry(model)
         if capabilities and not set(capabilities) & set(entry.capabilities):
             raise Unimplemented(f"The model {model!r} does not offer {capabilities[0]}.")
-        loaded = self._models.get(model)
-        if loaded is None:
-            raise Unavailable(f"The model {model!r} is not loaded.")
-        return loaded
+        async with self._host.use(model) as loaded:
+            yield loaded
+
+
+async def _answer_once(entry: ModelEntry, model: "VllmModel") -> None:
+    """Generates one token, or embeds one."""
+    from atrium_llm.engines import vllm_pooling
+
+    capabilities = entry.capabilities
+    if Capability.CHAT in capabilities or Capability.COMPLETION in capabilities:
+        sampling = Sampling(max_tokens=1, temperature=0.0)
+        job = GenerationJob(model=entry.id, input=TextInput("a"), sampling=sampling)
+        async with aclosing(model.generate(job)) as events:
+            async for _ in events:
+                pass
+    elif Capability.EMBEDDING in capabilities:
+        await vllm_pooling.embed(model, EmbeddingJob(model=entry.id, inputs=[TextInput("a")]))
+    else:
+        job_of_one = RerankJob(model=entry.id, query="a", documents=["a"])
+        await vllm_pooling.rerank(model, job_of_one)
+
+
+async def _end(entry: ModelEntry, model: "VllmModel") -> None:
+    del entry
+    await asyncio.to_thread(model.close)
+
+
+def _failure(model: "VllmModel") -> str:
+    return "the engine process died" if model.engine.errored else ""

@@ -44,7 +44,10 @@ class Embedder:
     Attributes:
         context_length: Most tokens of one input.
         dimensions: Values of a vector.
+        failure: Always ``""``: it has no thread that a bad batch could end.
     """
+
+    failure = ""
 
     def __init__(
         self, entry: ModelEntry, options: EmbedderOptions, folder: Path, *, device: torch.device

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import cast
 
@@ -54,6 +54,7 @@ class Generator:
     Attributes:
         context_length: Most tokens of prompt and answer together: the model's window or
             what its cache holds, whichever is less.
+        failure: Why its engine thread died; ``""`` while it lives.
     """
 
     def __init__(
@@ -64,7 +65,6 @@ class Generator:
         *,
         device: torch.device,
         events: asyncio.AbstractEventLoop,
-        on_failure: Callable[[str], None],
         batches: Tally | None = None,
     ) -> None:
         """Loads the model and starts its engine thread. Blocks for seconds.
@@ -75,12 +75,12 @@ class Generator:
             folder: Its files.
             device: Where it runs.
             events: The event loop that readers live on.
-            on_failure: Called there with one line if the engine thread dies.
             batches: Counts the choices of each step.
 
         Raises:
             NotImplementedError: It is of a kind that this engine can't run.
         """
+        self.failure = ""
         self._entry = entry
         self._device = device
         self._model = _load_model(folder, dtype_for(entry.dtype, device), device)
@@ -109,7 +109,7 @@ class Generator:
             layers=self._layers,
             threads=options.threads,
             events=events,
-            on_failure=on_failure,
+            on_failure=self._fail,
             name=f"engine-{entry.id}",
             batches=batches,
         )
@@ -124,6 +124,9 @@ class Generator:
     def cache_tokens(self) -> int:
         """Tokens that caches have room for now; 0 when nothing runs."""
         return self._loop.cache_tokens
+
+    def _fail(self, detail: str) -> None:
+        self.failure = detail
 
     def close(self) -> None:
         """Stops the threads; what still runs fails as `Unavailable`. Blocks."""
