@@ -1,10 +1,13 @@
 """One gateway of several, for `test_replica_crowd.py`: admission on a port, until stdin ends.
 
-Its clock stands still. Run as ``python replica_process.py FOLDER REDIS_URL UNIX_SECONDS``.
+Run as ``python replica_process.py FOLDER REDIS_URL UNIX_SECONDS``; its clock stands still then,
+or runs, where that is ``running``. Either way Redis is told the time with each call.
 """
 
 import asyncio
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -30,7 +33,7 @@ CATALOGUE = Catalogue.model_validate(
 )
 
 
-async def serve(folder: Path, url: str, now: float) -> None:
+async def serve(folder: Path, url: str, clock: Callable[[], float]) -> None:
     settings = GatewaySettings(
         state_dir=folder,
         quota_redis_url=url,
@@ -40,7 +43,7 @@ async def serve(folder: Path, url: str, now: float) -> None:
         admission_port=0,
     )
     async with (
-        open_core(settings, catalogue=CATALOGUE, clock=lambda: now) as core,
+        open_core(settings, catalogue=CATALOGUE, clock=clock) as core,
         serving_admission(core, settings) as port,
     ):
         print(port, flush=True)  # noqa: T201
@@ -51,4 +54,6 @@ async def serve(folder: Path, url: str, now: float) -> None:
 if __name__ == "__main__":
     # Standard output is for the test, which reads it only at the end.
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-    asyncio.run(serve(Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])))
+    _, where, address, moment = sys.argv
+    told = (lambda: time.time()) if moment == "running" else (lambda: float(moment))
+    asyncio.run(serve(Path(where), address, told))
