@@ -95,6 +95,7 @@ class GatewayProcess(Process):
         super().__init__(["-m", "atrium_gateway"], log=log, environment={**settings, **given})
         self.url = f"http://127.0.0.1:{ports[0]}"
         self.admission = f"127.0.0.1:{ports[1]}"
+        self.metrics_port = ports[2]
 
     def serves(self) -> bool:
         try:
