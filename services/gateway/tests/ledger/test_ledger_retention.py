@@ -10,14 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ledger_events import HOUR_MS, event_id, ids_of, make_event, rolled_up, rolled_up_days
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from atrium_gateway.usage.export import Format, export_events, write_events
-from atrium_gateway.usage.framing import unframe
+from atrium_gateway.usage.late import late_events
 from atrium_gateway.usage.records import Units
 from atrium_gateway.usage.retention import Retention
 from atrium_gateway.usage.spool import Spool
-from atrium_gateway.usage.tables import ledger_late, usage_hourly
+from atrium_gateway.usage.tables import usage_hourly
 from atrium_gateway.usage.writer import LedgerWriter
 
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -73,9 +73,7 @@ async def test_a_spool_that_comes_back_after_its_events_were_deleted_counts_noth
         assert (await rolled_up(engine), await rolled_up_days(engine)) == before
         assert len(await ids_of(engine)) == 4
     # What may or may not have been counted is kept for a person to look at.
-    async with engine.connect() as connection:
-        rows = (await connection.execute(select(ledger_late))).all()
-    kept = {row.id: unframe(row.event.rstrip().encode()) for row in rows}
+    kept = {event.id: event for event in await late_events(engine)}
     assert kept == {each.id: each for each in [*spool, never_seen] if each.started_ms < 2 * HOUR_MS}
     await store([make_event(200, started_ms=2 * HOUR_MS)])
     assert len(await ids_of(engine)) == 5
@@ -89,8 +87,7 @@ async def test_what_retention_kept_is_known_when_it_comes_back(engine, store):
         await connection.execute(lacking.values(events=0))
     await Retention(engine).apply(hour(9))
     await store([made[1]])
-    async with engine.connect() as connection:
-        assert (await connection.execute(select(ledger_late))).all() == []
+    assert await late_events(engine) == []
 
 
 async def test_the_mark_never_goes_back(engine, store):

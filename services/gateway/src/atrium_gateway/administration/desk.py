@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import NotFound
 from atrium_gateway.administration.prices import PriceDesk
-from atrium_gateway.audit.domain import Actor
-from atrium_gateway.audit.log import AuditLog
+from atrium_gateway.audit.domain import Action, Actor, AuditEntry, Facts
+from atrium_gateway.audit.log import AuditLog, append
 from atrium_gateway.audit.tenants import AuditedTenants
 from atrium_gateway.auth.keys import NewKey, make_key, renew_key
 from atrium_gateway.database_scope import Database, TenantScope
@@ -56,6 +56,20 @@ class Administration:
     def log(self, *, scope: str | None) -> AuditLog:
         """The audit log, of one tenant or of all."""
         return AuditLog(self._within(scope))
+
+    async def note(self, by: Actor, action: Action, target: str, after: Facts) -> None:
+        """Notes in the audit log what was done to the installation."""
+        entry = AuditEntry(
+            id=self.new_id(),
+            at=self.now(),
+            by=by,
+            action=action,
+            tenant=None,
+            target=target,
+            after=after,
+        )
+        async with self.engine.begin() as connection:
+            await append(connection, entry)
 
     def new_key(self) -> NewKey:
         """A random key, not stored yet."""

@@ -28,6 +28,7 @@ class Action(StrEnum):
     PLAN_SET = "plan.set"
     PLAN_REMOVE = "plan.remove"
     PRICES_SET = "prices.set"
+    USAGE_RETAIN = "usage.retain"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

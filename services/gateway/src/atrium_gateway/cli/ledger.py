@@ -1,7 +1,8 @@
-"""`atrium usage export` and `atrium usage retain`: events leave as files, and old ones go."""
+"""`atrium usage export`, `retain` and `late`: events leave as files, old ones go, or return."""
 
 import sys
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,16 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import InvalidArgument
-from atrium_gateway.cli.output import Json, show
-from atrium_gateway.cli.session import with_engine
+from atrium_gateway.administration.desk import Administration
+from atrium_gateway.audit.domain import Action
+from atrium_gateway.cli.output import Json, Record, show, show_list
+from atrium_gateway.cli.session import operator, with_administration, with_engine
 from atrium_gateway.cli.tenant import TenantId
 from atrium_gateway.cli.times import read_time
 from atrium_gateway.usage.export import Format, export_events, write_events
+from atrium_gateway.usage.late import late_events
+from atrium_gateway.usage.price import NANO
+from atrium_gateway.usage.reports_calendar import moment_of
 from atrium_gateway.usage.retention import SHORTEST, Retained, Retention
 
 
@@ -64,12 +70,40 @@ def retain(
 ) -> None:
     """Deletes events that are older, of all tenants; their hourly sums stay.
 
-    An event whose hour's sums lack anything is kept. Safe to repeat and to interrupt.
+    An event whose hour's sums lack anything is kept. Safe to repeat and to interrupt. What
+    a spool brings later of that time is not counted; `late` lists it.
     """
     before = datetime.now(UTC) - timedelta(days=days)
 
-    async def run(engine: AsyncEngine) -> Retained:
-        return await Retention(engine).apply(before, dry_run=dry_run)
+    async def run(desk: Administration) -> Retained:
+        done = await Retention(desk.engine).apply(before, dry_run=dry_run)
+        if not dry_run:
+            counts = {"deleted": done.deleted, "kept": done.kept}
+            await desk.note(operator(), Action.USAGE_RETAIN, before.isoformat(), counts)
+        return done
 
-    done = with_engine(run)
+    done = with_administration(run)
     show({"before": before, "deleted": done.deleted, "kept": done.kept}, as_json=as_json)
+
+
+def late(as_json: Json = False) -> None:
+    """Lists events that came after those of their time were deleted.
+
+    They may have been counted before or not: they are not counted now.
+    """
+
+    async def read(engine: AsyncEngine) -> list[Record]:
+        return [
+            {
+                "id": event.id,
+                "tenant": event.tenant,
+                "started_at": moment_of(event.started_ms),
+                "user": event.subject,
+                "model": event.model,
+                "outcome": event.outcome,
+                "cost": Decimal(event.cost_nano) / NANO,
+            }
+            for event in await late_events(engine)
+        ]
+
+    show_list(with_engine(read), as_json=as_json, empty="No event came late.")

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import InvalidArgument, NotFound
 from atrium_gateway.cli.group import DefaultsToShow
-from atrium_gateway.cli.ledger import export, retain
+from atrium_gateway.cli.ledger import export, late, retain
 from atrium_gateway.cli.output import Json, Record, show_list
 from atrium_gateway.cli.session import with_engine
 from atrium_gateway.cli.statement import statement
@@ -27,6 +27,7 @@ from atrium_gateway.usage.reports_csv import csv_lines
 app = typer.Typer(cls=DefaultsToShow, no_args_is_help=True)
 app.command()(export)
 app.command()(retain)
+app.command()(late)
 app.command()(statement)
 
 Some = list[str] | None

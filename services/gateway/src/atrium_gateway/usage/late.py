@@ -4,14 +4,14 @@ A spool of a gateway that was away for longer than events are kept holds both wh
 written before and what never was, and no id tells them apart any more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from atrium_gateway.database import upsert
-from atrium_gateway.usage.framing import frame
+from atrium_gateway.usage.framing import frame, unframe
 from atrium_gateway.usage.kept import Kept
 from atrium_gateway.usage.records import UsageEvent
 from atrium_gateway.usage.tables import ledger_late, usage_events
@@ -52,3 +52,12 @@ async def set_late_aside(
         added = upsert(connection.dialect.name)(ledger_late).on_conflict_do_nothing()
         await connection.execute(added, rows)
     return {key: event for key, event in events.items() if key not in old or key in still_there}
+
+
+async def late_events(engine: AsyncEngine) -> Sequence[UsageEvent]:
+    """What was moved there, by time."""
+    query = select(ledger_late.c.event).order_by(ledger_late.c.started_ms, ledger_late.c.id)
+    async with engine.connect() as connection:
+        lines = await connection.scalars(query)
+        found = [unframe(line.rstrip("\n").encode()) for line in lines]
+    return [event for event in found if isinstance(event, UsageEvent)]
