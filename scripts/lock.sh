@@ -38,14 +38,17 @@ dev_versions() {
 
 lock_images() {
   dev_versions
-  local service name libs
+  local service name libs extras
   for service in services/*/; do
     name=$(basename "$service")
     libs=libs/common
     grep -q atrium-diffusion "${service}pyproject.toml" && libs+='|libs/diffusion'
+    # Models are fetched by the one-shot, or by the gateway's command line.
+    extras=tracing
+    [[ $name != gateway ]] || extras=cli,hub,tracing
     # RapidOCR's 200 MB serve no model of the starter catalogue.
     grep -E "^-e \./($libs|services/$name)(\[|$)" requirements/dev.in \
-      | sed 's/testing,//; s/rapidocr,//' >"$work/$name.in"
+      | sed "s/\(common\)\[.*\]/\1[$extras]/; s/rapidocr,//" >"$work/$name.in"
     if grep -q 'torch' "${service}pyproject.toml" libs/diffusion/pyproject.toml \
       && grep -qE 'transformers|diffusers' "$work/$name.in"; then
       cat requirements/torch.in >>"$work/$name.in"
