@@ -69,7 +69,11 @@ def test_cards_are_reserved_on_the_box_and_not_on_the_laptop(box: Config, laptop
         assert device["capabilities"] == ["gpu"]
         assert box["services"][name]["image"].endswith("-gpu")
         assert laptop["services"][name]["image"].endswith("-cpu")
-        assert laptop["services"][name]["build"]["target"] == "cpu"
+        build = laptop["services"][name]["build"]
+        assert build["target"] == "cpu"
+        dockerfile = (ROOT / build["dockerfile"]).read_text()
+        assert re.search(r"^FROM .* AS cpu$", dockerfile, re.M), name
+        assert all(re.search(rf"^ARG {each}\b", dockerfile, re.M) for each in build["args"]), name
     assert "nvidia" not in str(laptop)
 
 
@@ -81,6 +85,10 @@ def test_images_are_built_from_their_own_file_and_pinned(box: Config) -> None:
         assert built["build"]["dockerfile"] == f"{folder}/Dockerfile"
         assert built["build"]["context"] == str(ROOT)
         assert built["build"]["target"] == ("gpu" if name in MODELS else "cpu")
+        dockerfile = (ROOT / built["build"]["dockerfile"]).read_text()
+        assert re.search(rf"^FROM .* AS {built['build']['target']}$", dockerfile, re.M), name
+        for argument in built["build"]["args"]:
+            assert re.search(rf"^ARG {argument}\b", dockerfile, re.M), (name, argument)
         # "build": a stranger's image of the same name is never pulled.
         assert built["pull_policy"] == "build"
     for name in ("postgres", "redis"):
