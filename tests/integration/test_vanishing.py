@@ -7,7 +7,10 @@ leaving is on its way.
 
 import asyncio
 import base64
+import json
+import math
 import random
+from array import array
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
@@ -17,8 +20,10 @@ from typing import Any
 import grpc.aio
 import httpx
 import pytest
+from websockets.asyncio.client import connect
 
-from atrium.common.v1 import usage_pb2
+from atrium.common.v1 import media_pb2, usage_pb2
+from atrium.stt.v1 import stt_pb2, stt_pb2_grpc
 from atrium_gateway.database import open_engine
 from tests.kit.direct import DIRECT, PICTURE, SENTENCE, bearer, pages, recording
 from tests.kit.fakes import Fake, running_fakes
@@ -272,3 +277,99 @@ async def test_who_vanishes_pays_for_what_was_done_and_the_work_stops(running, k
     assert told <= paid <= did + 1  # each charge is rounded up
     assert did - paid <= case.moment
     assert paid < case.whole
+
+
+_RATE = 24_000
+_FRAME_SECONDS = 0.1
+_SPOKEN_SECONDS = 60
+"""Of a live session whose speaker would go on for as long."""
+
+
+def tone(seconds: float) -> bytes:
+    """Speech, to the fake engine."""
+    samples = (int(8000 * math.sin(i / 10)) for i in range(int(seconds * _RATE)))
+    return array("h", samples).tobytes()
+
+
+@dataclass
+class Speaker:
+    """Says what it is asked to, and counts it.
+
+    Attributes:
+        said: Seconds so far.
+    """
+
+    said: float = 0.0
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Frames of speech, faster than it is spoken."""
+        frame = tone(_FRAME_SECONDS)
+        while self.said < _SPOKEN_SECONDS:
+            self.said += _FRAME_SECONDS
+            yield frame
+            await asyncio.sleep(_FRAME_SECONDS / 5)
+
+
+async def hang_up_directly(running: Running, name: str, speaker: Speaker) -> None:
+    """Speaks to the service until it hears, and cancels."""
+
+    async def requests() -> AsyncIterator[stt_pb2.TranscribeLiveAudioRequest]:
+        kind = stt_pb2.TranscribeLiveAudioRequest
+        config = stt_pb2.LiveTranscriptionConfig(
+            transcription=stt_pb2.TranscriptionConfig(model="fake-whisper"),
+            format=stt_pb2.LiveAudioFormat(sample_rate=_RATE),
+            partial_results=True,
+        )
+        yield kind(config=config)
+        async for frame in speaker.frames():
+            yield kind(chunk=media_pb2.MediaChunk(data=frame))
+
+    async with grpc.aio.insecure_channel(running.stack.targets["stt"]) as channel:
+        stub = stt_pb2_grpc.TranscriptionServiceStub(channel)
+        call = stub.TranscribeLiveAudio(requests(), metadata=bearer(running.key, name))
+        async for reply in call:
+            if reply.HasField("partial"):
+                break
+        call.cancel()
+
+
+async def hang_up(running: Running, name: str, speaker: Speaker, *, rudely: bool) -> None:
+    """Speaks into a WebSocket until it hears, and closes it, or only its connection."""
+    url = running.stack.gateways[0].url.replace("http", "ws", 1)
+    headers = {"authorization": f"Bearer {running.key}", "x-request-id": name}
+    async with connect(
+        f"{url}/v1/realtime?intent=transcription", additional_headers=headers, proxy=None
+    ) as socket:
+
+        async def speak() -> None:
+            heard = {"transcription": {"model": "fake-whisper"}}
+            session = {"type": "transcription", "audio": {"input": heard}}
+            await socket.send(json.dumps({"type": "session.update", "session": session}))
+            async for frame in speaker.frames():
+                audio = base64.b64encode(frame).decode()
+                await socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+
+        speaking = asyncio.create_task(speak())
+        while not json.loads(await socket.recv())["type"].endswith("transcription.delta"):
+            pass
+        speaking.cancel()
+        if rudely:
+            socket.transport.abort()
+
+
+@pytest.mark.parametrize("door", ["direct", "websocket", "broken websocket"])
+async def test_who_hangs_up_in_mid_sentence_pays_for_what_was_heard(running, door):
+    engine = running.services["stt"].engine
+    name, speaker = f"live-{door}".replace(" ", "-"), Speaker()
+    if door == "direct":
+        await hang_up_directly(running, name, speaker)
+    else:
+        await hang_up(running, name, speaker, rudely=door != "websocket")
+    (event,) = await settled(running, name)
+    assert event["outcome"] == "cancelled"
+    assert not event["estimated"]
+    assert 0 < event["input_audio_ms"] <= speaker.said * 1000 + 1
+    assert speaker.said < _SPOKEN_SECONDS
+    async with asyncio.timeout(_SETTLED_SECONDS):
+        while engine.listening:  # noqa: ASYNC110 - a counter has no event
+            await asyncio.sleep(0.02)
