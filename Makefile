@@ -1,9 +1,9 @@
 # One target per job; CI runs exactly these (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help install weights run test test-main test-xtts test-vllm lint type protos lock bench chaos clean
+.PHONY: help install weights run test test-main test-xtts test-vllm lint type protos lock bench chaos images-check clean
 
 BIN := .venv/bin
-PACKAGES := libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples $(wildcard models/starter/*.py) models/starter/starter_trainer
+PACKAGES := deploy/images/dockerfile.py libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples $(wildcard models/starter/*.py) models/starter/starter_trainer
 TEST_ARGS ?=
 # Two workers; conftest.py says which tests stay together. Chosen tests run in one process.
 TEST_WORKERS ?= -n 2 --no-loadscope-reorder --durations 15
@@ -11,7 +11,7 @@ RUN_ARGS ?=
 ROUNDS ?= 200
 
 help:  ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install:  ## Make the environment in .venv (ATRIUM_TORCH_INDEX: an index of CPU wheels of torch)
 	@scripts/install.sh
@@ -30,12 +30,14 @@ test-main: install $(if $(TEST_ARGS),,weights)  ## Run the tests of .venv
 	@scripts/test_tools.sh
 	$(BIN)/python -m pytest $(or $(TEST_ARGS),$(TEST_WORKERS))
 
-lint: install  ## Check format, style, types, layers and the wire
+lint: install  ## Check format, style, types, layers, the wire, Dockerfiles and scripts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/lint-imports --no-logo
 	@scripts/wire_check.sh
+	$(BIN)/hadolint $(shell git ls-files '*Dockerfile')
+	$(BIN)/shellcheck $(shell git ls-files '*.sh' .ci/run)
 
 type: install  ## Check the types alone
 	$(BIN)/mypy $(PACKAGES)
@@ -52,6 +54,9 @@ bench: install  ## Measure the gateway and the services beside their baselines
 chaos: install  ## Kill gateway, Redis and PostgreSQL under load and check the ledger (ROUNDS=200, SEED=)
 	@scripts/test_tools.sh
 	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+images-check: weights  ## Take the images' steps in fresh roots and start them there (SERVICES="stt llm"; root)
+	deploy/images/check.sh $(SERVICES)
 
 test-vllm:  ## Run the vLLM engine on a CPU, in an environment of its own (2.5 GB)
 	scripts/test_vllm.sh
