@@ -15,29 +15,9 @@ from typing import Any
 import uvloop
 
 from atrium_common.catalogue import Catalogue
-from atrium_common.service import Servicer
 from atrium_common.testing import running_server
-from atrium_common.weights import WeightStore
-from atrium_diffusion.finishing import Finisher
-from atrium_diffusion.studio import Studio
-from atrium_img2img.engines import open_engines as open_img2img
-from atrium_img2img.servicer import ImageEditServicer
-from atrium_img2img.uploads import Uploads
-from atrium_img2text.engines import open_engines as open_img2text
-from atrium_img2text.intake import Intake
-from atrium_img2text.servicer import ImageUnderstandingServicer
-from atrium_llm.engines import open_engines as open_llm
-from atrium_llm.servicer import TextGenerationServicer
-from atrium_stt.engines import open_engines as open_stt
-from atrium_stt.servicer import TranscriptionServicer
-from atrium_text2image.engines import open_engines as open_text2image
-from atrium_text2image.servicer import TextToImageServicer
-from atrium_tts.engines import open_engines as open_tts
-from atrium_tts.servicer import SpeechServicer
-from atrium_tts.speech import Speaker
-from atrium_tts.voices import VoiceStore
+from tests.kit.fake_services import SERVICES, make_service
 
-SERVICES = ("llm", "stt", "tts", "text2image", "img2img", "img2text")
 READY = "the fakes serve"
 
 CATALOGUE = """
@@ -94,14 +74,16 @@ async def running_fakes(
         admission_target: Admits those who call directly.
         ports: Ports in the order of `SERVICES`; 0 takes a free one.
     """
-    catalogue = catalogue_file(folder)
+    catalogue = Catalogue.load(catalogue_file(folder))
     found: dict[str, Fake] = {}
     async with AsyncExitStack() as stack:
-        for (name, (servicer, engine)), port in zip(
-            _services(Catalogue.load(catalogue), folder).items(), ports, strict=True
-        ):
-            running = running_server(servicer, engine, admission_target=admission_target, port=port)
-            found[name] = Fake((await stack.enter_async_context(running)).port, engine.engines[0])
+        for name, port in zip(SERVICES, ports, strict=True):
+            made = make_service(name, catalogue, folder=folder)
+            running = running_server(
+                made.servicer, made.router, admission_target=admission_target, port=port
+            )
+            server = await stack.enter_async_context(running)
+            found[name] = Fake(server.port, made.router.engines[0])
         yield found
 
 
@@ -110,32 +92,6 @@ def catalogue_file(folder: Path) -> Path:
     file = folder / "catalogue.yaml"
     file.write_text(CATALOGUE)
     return file
-
-
-def _services(catalogue: Catalogue, folder: Path) -> dict[str, tuple[Servicer, Any]]:
-    store = WeightStore(Path("unused"))
-    finisher = Finisher(safety=None)
-    llm = open_llm(catalogue.for_service("llm"), store=store)
-    stt = open_stt(catalogue.for_service("stt"), store=store)
-    tts = open_tts(catalogue.for_service("tts"), store=store)
-    drawing = open_text2image(catalogue.for_service("text2image"), store=store, adapters=())
-    editing = open_img2img(catalogue.for_service("img2img"), store=store, adapters=())
-    seeing = open_img2text(catalogue.for_service("img2text"), store=store)
-    speech = SpeechServicer(
-        tts, catalogue, speaker=Speaker(tts), voices=VoiceStore(folder / "voices")
-    )
-    draws = TextToImageServicer(drawing, catalogue, studio=Studio(drawing, finisher=finisher))
-    edits = ImageEditServicer(
-        editing, catalogue, studio=Studio(editing, finisher=finisher), uploads=Uploads()
-    )
-    return {
-        "llm": (TextGenerationServicer(llm, catalogue), llm),
-        "stt": (TranscriptionServicer(stt, catalogue), stt),
-        "tts": (speech, tts),
-        "text2image": (draws, drawing),
-        "img2img": (edits, editing),
-        "img2text": (ImageUnderstandingServicer(seeing, catalogue, intake=Intake()), seeing),
-    }
 
 
 async def _serve(folder: Path, admission_target: str, ports: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ import json
 import sys
 import wave
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,11 @@ def start_rest(tmp_path: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def llm_on() -> Callable[..., Any]:
+def llm_on(tmp_path: Path) -> Callable[..., Any]:
     """Runs a text service on a given port, for tests that kill one."""
-    from rest_services import running_llm
+    from rest_services import running_service
 
-    return running_llm
+    return partial(running_service, "llm", folder=tmp_path)
 
 
 @pytest.fixture

@@ -17,15 +17,7 @@ import httpx
 from openai import AsyncOpenAI
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
-from rest_services import (
-    CATALOGUE,
-    Prudish,
-    running_img2text,
-    running_llm,
-    running_pictures,
-    running_stt,
-    running_tts,
-)
+from rest_services import CATALOGUE, Prudish, running_service
 from uuid_utils import uuid7
 
 from atrium_common.catalogue import Catalogue
@@ -157,23 +149,25 @@ async def running_rest(
     )
     async with AsyncExitStack() as stack:
         core = await stack.enter_async_context(open_core(settings, catalogue=catalogue))
-        engine, llm_port = None, free_port()
-        if llm:
-            engine, llm_port = await stack.enter_async_context(running_llm(catalogue))
-        stt = await stack.enter_async_context(AsyncExitStack())
-        stt_engine, stt_port = await stt.enter_async_context(running_stt(catalogue))
-        tts_engine, tts_port = None, free_port()
-        if tts:
-            tts_engine, tts_port = await stack.enter_async_context(running_tts(catalogue, folder))
         safety = Prudish()
-        drawing, drawing_port, editing, editing_port = None, free_port(), None, free_port()
-        if pictures:
-            running = await stack.enter_async_context(running_pictures(catalogue, safety))
-            drawing, drawing_port, editing, editing_port = running
-        seeing_engine, seeing_port = None, free_port()
-        if seeing := bool(catalogue.for_service("img2text")):
-            service = await stack.enter_async_context(running_img2text(catalogue))
-            seeing_engine, seeing_port = service
+
+        async def run(
+            name: str, wanted: bool = True, of: AsyncExitStack = stack, **settings: Any
+        ) -> tuple[Any, int]:
+            """A service's engine and port; only a port where nobody serves, if it is not wanted."""
+            if not wanted:
+                return None, free_port()
+            running = running_service(name, catalogue, folder=folder, safety=safety, **settings)
+            return await of.enter_async_context(running)
+
+        engine, llm_port = await run("llm", llm)
+        stt = await stack.enter_async_context(AsyncExitStack())
+        stt_engine, stt_port = await run("stt", of=stt, drain_seconds=0.1)
+        tts_engine, tts_port = await run("tts", tts)
+        drawing, drawing_port = await run("text2image", pictures)
+        editing, editing_port = await run("img2img", pictures)
+        seeing = bool(catalogue.for_service("img2text"))
+        seeing_engine, seeing_port = await run("img2text", seeing)
         fleet = await stack.enter_async_context(
             open_fleet(
                 llm_target=f"127.0.0.1:{llm_port}",

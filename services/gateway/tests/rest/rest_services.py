@@ -10,26 +10,8 @@ from typing import Any
 
 from atrium_common.catalogue import Catalogue
 from atrium_common.testing import running_server
-from atrium_common.weights import WeightStore
 from atrium_diffusion.domain import Pixels
-from atrium_diffusion.finishing import Finisher
-from atrium_diffusion.studio import Studio
-from atrium_img2img.engines import open_engines as open_img2img
-from atrium_img2img.servicer import ImageEditServicer
-from atrium_img2img.uploads import Uploads
-from atrium_img2text.engines import open_engines as open_img2text
-from atrium_img2text.intake import Intake
-from atrium_img2text.servicer import ImageUnderstandingServicer
-from atrium_llm.engines import open_engines as open_llm
-from atrium_llm.servicer import TextGenerationServicer
-from atrium_stt.engines import open_engines as open_stt
-from atrium_stt.servicer import TranscriptionServicer
-from atrium_text2image.engines import open_engines as open_text2image
-from atrium_text2image.servicer import TextToImageServicer
-from atrium_tts.engines import open_engines as open_tts
-from atrium_tts.servicer import SpeechServicer
-from atrium_tts.speech import Speaker
-from atrium_tts.voices import VoiceStore
+from tests.kit.fake_services import SafetyCheck, make_service
 
 CATALOGUE = """
 models:
@@ -83,58 +65,15 @@ class Prudish:
 
 
 @asynccontextmanager
-async def running_llm(catalogue: Catalogue, **settings: Any) -> AsyncIterator[tuple[Any, int]]:
-    """Runs the text service; gives its fake engine and its port."""
-    router = open_llm(catalogue.for_service("llm"), store=WeightStore(Path("unused")))
-    servicer = TextGenerationServicer(router, catalogue)
-    async with running_server(servicer, router, **settings) as service:
-        yield router.engines[0], service.port
-
-
-@asynccontextmanager
-async def running_stt(catalogue: Catalogue) -> AsyncIterator[tuple[Any, int]]:
-    """Runs the transcription service; gives its fake engine and its port."""
-    router = open_stt(catalogue.for_service("stt"), store=WeightStore(Path("unused")))
-    servicer = TranscriptionServicer(router, catalogue)
-    async with running_server(servicer, router, drain_seconds=0.1) as service:
-        yield router.engines[0], service.port
-
-
-@asynccontextmanager
-async def running_tts(catalogue: Catalogue, folder: Path) -> AsyncIterator[tuple[Any, int]]:
-    """Runs the speech service; gives its fake engine and its port."""
-    router = open_tts(catalogue.for_service("tts"), store=WeightStore(Path("unused")))
-    servicer = SpeechServicer(
-        router, catalogue, speaker=Speaker(router), voices=VoiceStore(folder / "voices")
-    )
-    async with running_server(servicer, router) as service:
-        yield router.engines[0], service.port
-
-
-@asynccontextmanager
-async def running_img2text(catalogue: Catalogue) -> AsyncIterator[tuple[Any, int]]:
-    """Runs the service that sees; gives its fake engine and its port."""
-    router = open_img2text(catalogue.for_service("img2text"), store=WeightStore(Path("unused")))
-    servicer = ImageUnderstandingServicer(router, catalogue, intake=Intake())
-    async with running_server(servicer, router) as service:
-        yield router.engines[0], service.port
-
-
-@asynccontextmanager
-async def running_pictures(
-    catalogue: Catalogue, safety: Prudish
-) -> AsyncIterator[tuple[Any, int, Any, int]]:
-    """Runs the services that draw and edit; gives their fake engines and their ports."""
-    store, finisher = WeightStore(Path("unused")), Finisher(safety=safety)
-    drawing = open_text2image(
-        catalogue.for_service("text2image"), store=store, adapters=catalogue.adapters
-    )
-    editing = open_img2img(
-        catalogue.for_service("img2img"), store=store, adapters=catalogue.adapters
-    )
-    draws = TextToImageServicer(drawing, catalogue, studio=Studio(drawing, finisher=finisher))
-    edits = ImageEditServicer(
-        editing, catalogue, studio=Studio(editing, finisher=finisher), uploads=Uploads()
-    )
-    async with running_server(draws, drawing) as one, running_server(edits, editing) as other:
-        yield drawing.engines[0], one.port, editing.engines[0], other.port
+async def running_service(
+    name: str,
+    catalogue: Catalogue,
+    *,
+    folder: Path,
+    safety: SafetyCheck | None = None,
+    **settings: Any,
+) -> AsyncIterator[tuple[Any, int]]:
+    """Runs a service; gives its fake engine and its port."""
+    made = make_service(name, catalogue, folder=folder, safety=safety)
+    async with running_server(made.servicer, made.router, **settings) as service:
+        yield made.router.engines[0], service.port
