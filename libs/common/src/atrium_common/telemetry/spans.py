@@ -19,7 +19,7 @@ from atrium_common.errors import AtriumError, Cancelled
 from atrium_common.telemetry import semantics
 
 _TRACER: Final = otel_context.create_key("atrium-tracer")
-_SILENCE: Final = nullcontext(trace.INVALID_SPAN)
+SILENCE: Final = nullcontext(trace.INVALID_SPAN)
 _LEFT: Final = (asyncio.CancelledError, GeneratorExit, Cancelled)
 
 Attributes = Mapping[str, str | bool | int | float]
@@ -39,6 +39,11 @@ def recorded(tracer: trace.Tracer, span: trace.Span, parent: Context | None = No
     return otel_context.set_value(_TRACER, tracer, trace.set_span_in_context(span, parent))
 
 
+def is_recorded() -> bool:
+    """Says whether hops are made here: what they would tell need not be gathered otherwise."""
+    return otel_context.get_value(_TRACER) is not None
+
+
 def hop(
     name: str,
     attributes: Attributes | None = None,
@@ -52,7 +57,7 @@ def hop(
     """
     tracer = otel_context.get_value(_TRACER)
     if tracer is None:
-        return _SILENCE
+        return SILENCE
     return _Hop(cast("trace.Tracer", tracer), name, attributes or {}, kind)
 
 

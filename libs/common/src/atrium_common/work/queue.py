@@ -15,13 +15,13 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from atrium_common.errors import DeadlineExceeded, Overloaded
 from atrium_common.telemetry.semantics import INFERENCE, QUEUE, REQUEST_MODEL
-from atrium_common.telemetry.spans import hop
+from atrium_common.telemetry.spans import SILENCE, hop
 from atrium_common.telemetry.tally import Tally
 from atrium_common.work.fair import FairOrder, Waiting
 from atrium_common.work.forecast import Forecast
@@ -55,7 +55,7 @@ class _Claim:
 
 
 def _hop(name: str, model: str) -> AbstractContextManager[object]:
-    return hop(name, {REQUEST_MODEL: model}) if model else nullcontext()
+    return hop(name, {REQUEST_MODEL: model}) if model else SILENCE
 
 
 class WorkQueue:

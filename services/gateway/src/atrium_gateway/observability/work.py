@@ -13,7 +13,7 @@ from atrium_common.telemetry.semantics import (
     usage_attributes,
     work_attributes,
 )
-from atrium_common.telemetry.spans import hop
+from atrium_common.telemetry.spans import SILENCE, hop, is_recorded
 from atrium_gateway.admission import Outcome
 
 
@@ -33,17 +33,22 @@ class Told(Protocol):
 
 def upstream(capability: str, model: str) -> AbstractContextManager[Span]:
     """Makes the block a job's call of its service, where spans are recorded."""
+    if not is_recorded():
+        return SILENCE
     attributes = work_attributes(capability, model)
     return hop(f"{attributes[OPERATION]} {model}", attributes, kind=SpanKind.CLIENT)
 
 
-@contextmanager
-def telling(span: Span, run: Told) -> Iterator[None]:
+def telling(span: Span, run: Told) -> AbstractContextManager[object]:
     """Says in `span` what a run consumed, however the block ends."""
+    return _telling(span, run) if span.is_recording() else SILENCE
+
+
+@contextmanager
+def _telling(span: Span, run: Told) -> Iterator[None]:
     try:
         yield
     finally:
-        if span.is_recording():
-            span.set_attributes(usage_attributes(run.usage))
-            if run.outcome is Outcome.CANCELLED:
-                span.set_attribute(CANCELLED, True)
+        span.set_attributes(usage_attributes(run.usage))
+        if run.outcome is Outcome.CANCELLED:
+            span.set_attribute(CANCELLED, True)
