@@ -87,7 +87,7 @@ def open_engine(url: str) -> AsyncEngine:
 def open_blocking(url: URL) -> Engine:
     """Opens the same database for a thread: one connection, made when it is first needed.
 
-    A SQLite transaction begins by taking the right to write, so that two wait for each other.
+    SQLite's begins transactions only where it is told to.
     """
     if url.get_backend_name() != "sqlite":
         # Plans made while a table was small would read all of it for ever.
@@ -97,7 +97,6 @@ def open_blocking(url: URL) -> Engine:
     arguments = {"timeout": _BUSY_SECONDS, "isolation_level": None}
     engine = create_engine(url.set(drivername="sqlite"), pool_size=1, connect_args=arguments)
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", lambda each: each.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
 
 

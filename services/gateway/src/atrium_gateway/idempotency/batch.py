@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, Row
 
 from atrium_common.errors import AtriumError
 from atrium_gateway.idempotency import statements as sql
@@ -71,6 +70,21 @@ Outcome = bool | KeptAnswer | AtriumError | Again
 _Key = tuple[str, bytes]
 
 
+class _Row(NamedTuple):
+    """What `FIND` gives."""
+
+    tenant: str
+    digest: bytes
+    fingerprint: bytes
+    attempt: str
+    request_id: str
+    state: str
+    until_ms: int
+    status: int
+    headers: str
+    size: int
+
+
 @dataclass(slots=True)
 class _Change:
     """What a batch adds to a tenant's totals."""
@@ -85,17 +99,17 @@ class Batch:
     """Operations that are done together.
 
     Args:
-        connection: In a transaction; the caller commits.
+        statements: In a transaction; the caller commits.
         bounds: How much is kept, and for how long.
         now: Unix milliseconds.
     """
 
-    def __init__(self, connection: Connection, bounds: Bounds, *, now: int) -> None:
-        self._statements = Statements(connection)
+    def __init__(self, statements: Statements, bounds: Bounds, *, now: int) -> None:
+        self._statements = statements
         self._bounds = bounds
         self._now = now
         self._changes: dict[str, _Change] = {}
-        self._found: dict[_Key, Row[tuple[Value, ...]]] = {}
+        self._found: dict[_Key, _Row] = {}
         self._taken: set[_Key] = set()
         self._exhausted: set[_Key] = set()
 
@@ -121,10 +135,10 @@ class Batch:
         self._insert([firsts[key] for key in sorted(firsts)])
         rest = [key for key in sorted(firsts) if key not in self._taken]
         for row in self._statements.run(sql.FIND, rest):
-            self._found[_of(row)] = row
+            self._found[_of(row)] = _Row._make(row)
         ended = [key for key in rest if self._has_ended(key)]
         for row in self._statements.run(sql.END, ended, self._now):
-            self._change(row.tenant, held=-1, size=-row.size)
+            self._change(row[0], held=-1, size=-row[2])
             self._insert([firsts[_of(row)]])
         for key, attempt in firsts.items():
             if key in self._taken:
@@ -184,11 +198,11 @@ class Batch:
         ]
         back: list[tuple[str, int, int]] = []
         for row in self._statements.run(sql.COUNT, changed):
-            change = self._changes[row.tenant]
-            keys = self._refuse(change, row.held - self._bounds.tenant_keys)
-            size = self._empty(change, row.bytes - self._bounds.tenant_bytes)
+            tenant, held, kept = row
+            keys = self._refuse(self._changes[tenant], held - self._bounds.tenant_keys)
+            size = self._empty(self._changes[tenant], kept - self._bounds.tenant_bytes)
             if keys or size:
-                back.append((row.tenant, -keys, -size))
+                back.append((tenant, -keys, -size))
         self._statements.run(sql.COUNT, sorted(back))
 
     def _refuse(self, change: _Change, over: int) -> int:
@@ -245,7 +259,7 @@ class Batch:
         row = self._found.get(key)
         return Again() if row is None else self._known(attempt, row)
 
-    def _known(self, attempt: Attempt, row: Row[tuple[Value, ...]]) -> Outcome:
+    def _known(self, attempt: Attempt, row: _Row) -> Outcome:
         if bytes(row.fingerprint) != attempt.fingerprint:
             return key_reused()
         if row.state == PENDING:
@@ -276,13 +290,13 @@ def _key(attempt: Attempt) -> _Key:
     return attempt.tenant, attempt.digest
 
 
-def _of(row: Row[tuple[Value, ...]]) -> _Key:
-    return row.tenant, bytes(row.digest)
+def _of(row: Sequence[Any]) -> _Key:
+    return row[0], bytes(row[1])
 
 
 def _mine(attempt: Attempt) -> tuple[str, bytes, str]:
     return attempt.tenant, attempt.digest, attempt.id
 
 
-def _ids(rows: Sequence[Row[tuple[Value, ...]]]) -> set[str]:
-    return {row.attempt for row in rows}
+def _ids(rows: Sequence[Sequence[Any]]) -> set[str]:
+    return {row[0] for row in rows}

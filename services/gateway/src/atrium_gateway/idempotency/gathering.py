@@ -14,7 +14,7 @@ BATCH: Final = 200
 """Most operations in one transaction."""
 BATCH_BYTES: Final = 8 << 20
 """A batch that has so many bytes takes no more."""
-_PAUSE_SECONDS: Final = 0.008
+_PAUSE_SECONDS: Final = 0.016
 """Shortest time from one batch to the next: under load more requests share a commit."""
 
 Operation = TypeVar("Operation")
@@ -98,13 +98,15 @@ class Gathering(Generic[Operation, Outcome]):
         done: "asyncio.Future[Sequence[Outcome]]",
     ) -> None:
         self._running = False
-        error = done.exception()
-        if error is None:
-            for (_, future), outcome in zip(batch, done.result(), strict=True):
-                future.set_result(outcome)
-        else:
+        # Whoever is done already has been cancelled.
+        if (error := done.exception()) is not None:
             for _, future in batch:
-                future.set_exception(error)
+                if not future.done():
+                    future.set_exception(error)
+        else:
+            for (_, future), outcome in zip(batch, done.result(), strict=True):
+                if not future.done():
+                    future.set_result(outcome)
         if self._waiting:
             self._schedule(loop)
         elif self._idle is not None and not self._idle.done():

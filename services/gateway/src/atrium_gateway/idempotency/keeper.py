@@ -105,16 +105,16 @@ class Hold:
         await asyncio.shield(self._keeper.spawn(self._end(outcome, work)))
 
     async def _end(self, outcome: str, work: Coroutine[object, object, bool]) -> None:
-        log = logger.bind(request_id=self._attempt.request_id)
+        request_id = self._attempt.request_id
         try:
             held = await work
             self._keeper.count(outcome if held else "lost")
             if not held:
-                log.warning("idempotency key lost: the lease had ended")
+                logger.warning("idempotency key lost: the lease had ended", request_id=request_id)
         except AtriumError as err:
             # The answer goes out all the same; the key is free when its lease ends.
             self._keeper.count("lost")
-            log.warning("idempotency key not closed", reason=err.reason)
+            logger.warning("idempotency key not closed", request_id=request_id, reason=err.reason)
         finally:
             self.body.close()
 

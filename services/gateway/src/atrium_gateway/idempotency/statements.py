@@ -4,11 +4,13 @@ They are text, for the building of statements costs more than what these do. A l
 is a `VALUES`, so that each is one call whatever the size of the batch.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Engine
+from sqlalchemy.engine.interfaces import DBAPICursor
 
 Value = str | int | bytes | None
 Values = Sequence[Value]
@@ -57,19 +59,20 @@ COUNT: Final = (
 
 
 class Statements:
-    """Runs them over one connection.
+    """Runs them over one cursor of the driver, in a transaction.
 
     Args:
-        connection: In a transaction.
+        cursor: Of sqlite3 or psycopg: SQLAlchemy's own costs more than what they do.
+        mark: How the driver writes a parameter.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    def __init__(self, cursor: DBAPICursor, mark: str) -> None:
+        self._cursor = cursor
+        self._mark = mark
 
     def run(
         self, statement: str, rows: Iterable[Values], *before: Value, after: Values = ()
-    ) -> Sequence[Row[tuple[Value, ...]]]:
+    ) -> Sequence[Any]:
         """Runs a statement over rows; nothing if there are none.
 
         Args:
@@ -79,12 +82,44 @@ class Statements:
             after: What it has behind them, as ``{1}``.
 
         Returns:
-            What it gives back; nothing of a statement that gives nothing.
+            The rows that it gives back, in the order of its columns; nothing of a statement
+            that gives nothing.
         """
         rows = list(rows)
         if not rows:
             return ()
         row = f"({', '.join([self._mark] * len(rows[0]))})"
         text = statement.format(self._mark, self._mark, rows=", ".join([row] * len(rows)))
-        done = self._connection.exec_driver_sql(text, (*before, *chain.from_iterable(rows), *after))
-        return done.fetchall() if done.returns_rows else ()
+        self._cursor.execute(text, (*before, *chain.from_iterable(rows), *after))
+        return () if self._cursor.description is None else self._cursor.fetchall()
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[Statements]:
+    """A transaction on a connection of the pool; a broken one is not used again.
+
+    Raises:
+        SQLAlchemyError: No connection can be had.
+    """
+    connection = engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        if engine.dialect.name == "sqlite":
+            # Takes the right to write at once, so that two wait for each other.
+            cursor.execute("BEGIN IMMEDIATE")
+        yield Statements(cursor, "?" if engine.dialect.name == "sqlite" else "%s")
+        connection.commit()
+    except BaseException as err:
+        if is_broken(engine, err):
+            connection.invalidate(err)
+        else:
+            connection.rollback()
+        raise
+    finally:
+        connection.close()
+
+
+def is_broken(engine: Engine, err: BaseException) -> bool:
+    """Whether a driver's error means that its connection is lost."""
+    dialect = engine.dialect
+    return isinstance(err, dialect.loaded_dbapi.Error) and dialect.is_disconnect(err, None, None)

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import msgspec
 from sqlalchemy import and_, delete, select, tuple_, update
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from atrium_common.errors import AtriumError, Unavailable
@@ -21,6 +21,7 @@ from atrium_gateway.idempotency.domain import Attempt, Bounds, KeptAnswer
 from atrium_gateway.idempotency.forgetting import forget
 from atrium_gateway.idempotency.gathering import Gathering
 from atrium_gateway.idempotency.recorder import Recorder
+from atrium_gateway.idempotency.statements import transaction
 from atrium_gateway.idempotency.tables import (
     idempotency_keys,
     idempotency_pieces,
@@ -153,7 +154,7 @@ class AnswerStore:
 
     async def _closed(self, operation: Operation) -> bool:
         # Cancelled or not, it is done: who waits for it is another matter.
-        outcome = await asyncio.shield(self._gathering.add(operation))
+        outcome = await self._gathering.add(operation)
         if isinstance(outcome, AtriumError):
             raise outcome
         return outcome is True
@@ -165,13 +166,22 @@ class AnswerStore:
 
     def _run(self, operations: Sequence[Operation]) -> Sequence[Outcome]:
         """Does a batch in one transaction; one that spoils it does not spoil the others."""
+        errors = (SQLAlchemyError, OSError, self._blocking.dialect.loaded_dbapi.Error)
         try:
-            with self._blocking.begin() as connection:
-                return Batch(connection, self.bounds, now=self._now()).run(operations)
-        except (SQLAlchemyError, OSError) as err:
-            if len(operations) == 1 or _is_away(err):
+            with transaction(self._blocking) as statements:
+                return Batch(statements, self.bounds, now=self._now()).run(operations)
+        except errors as err:
+            if len(operations) == 1 or self._is_away(err):
                 return [_unavailable(err) for _ in operations]
         return [outcome for each in operations for outcome in self._run([each])]
+
+    def _is_away(self, err: BaseException) -> bool:
+        """Whether the database itself refuses, rather than one of many rows being at fault."""
+        driver = self._blocking.dialect.loaded_dbapi
+        if not isinstance(err, driver.Error):
+            return True
+        deadlocked = getattr(err, "sqlstate", None) == _DEADLOCK
+        return isinstance(err, driver.OperationalError) and not deadlocked
 
     def _now(self) -> int:
         return int(self._clock() * 1000)
@@ -183,14 +193,6 @@ class AnswerStore:
                 yield connection
         except (SQLAlchemyError, OSError) as err:
             raise _unavailable(err) from err
-
-
-def _is_away(err: SQLAlchemyError | OSError) -> bool:
-    """Whether the database itself refuses, rather than one of many rows being at fault."""
-    if not isinstance(err, DBAPIError):
-        return True
-    deadlocked = getattr(err.orig, "sqlstate", None) == _DEADLOCK
-    return isinstance(err, OperationalError) and not deadlocked
 
 
 def _unavailable(err: BaseException) -> Unavailable:
