@@ -305,6 +305,13 @@ def test_the_token_goes_to_the_hub_alone(hub: HubStandIn, tmp_path: Path) -> Non
     assert by_host == {"hub": {"Bearer hf_secret"}, "storage": {""}}
 
 
+def test_a_repository_is_found_under_its_former_name(hub: HubStandIn, tmp_path: Path) -> None:
+    hub.former, hub.token = "former/name", "hf_secret"
+    tiny = entry(hub, digests=False, repository="former/name")
+    store = WeightStore(tmp_path, hub=options(hub, token="hf_secret"))
+    assert holds(store.ensure(tiny))
+
+
 @pytest.mark.parametrize("token", [None, "hf_of_somebody_else"])
 def test_a_closed_repository_says_what_to_do(
     hub: HubStandIn, tmp_path: Path, token: str | None

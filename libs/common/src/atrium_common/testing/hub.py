@@ -56,6 +56,7 @@ class HubStandIn:
         statuses: Answered to the next requests instead of what they ask for.
         down: Answers 503 to all.
         ranges: False sends whole files whatever is asked for.
+        former: What the repository was called; requests for it are redirected.
         pause_at: Bytes of a file after which `paused` is set and `go_on` awaited; 0 never.
     """
 
@@ -68,6 +69,7 @@ class HubStandIn:
     statuses: list[int] = field(default_factory=list)
     down: bool = False
     ranges: bool = True
+    former: str = ""
     pause_at: int = 0
     paused: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -128,6 +130,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(self.hub.statuses.pop(0))
         if self.hub.down:
             return self._answer(503)
+        if self.hub.former and self.hub.former in path:
+            target = self.path.replace(self.hub.former, self.hub.repository)
+            return self._answer(307, headers={"Location": target})
         if self.host == "storage":
             return self._file(path.removeprefix("/lfs/"), first, {})
         if self.hub.token and authorization != f"Bearer {self.hub.token}":

@@ -1,7 +1,6 @@
 """The hub's list of a commit's files: its JSON, read strictly. `hub_http.py` calls this."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
@@ -29,7 +28,7 @@ class _Lfs(BaseModel):
 
 
 class _Row(BaseModel):
-    type: Literal["file", "directory"]
+    type: str
     path: str
     oid: str = Field(pattern=r"^[0-9a-f]{40}$")
     size: int = Field(default=0, ge=0)
