@@ -18,9 +18,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from atrium_common.telemetry.gpus import Gpus
+from atrium_common.telemetry.setup import tracing
+from atrium_common.telemetry.spans import find_tracer
 from tests.kit.otlp import Collector, Received, collector
 from tests.kit.processes import Programs, running_programs
-from tests.kit.suite import ROOT
+from tests.kit.suite import ROOT, free_ports
 from tests.kit.tenancy import make_tenant
 
 TABLE = re.compile(r"^\| `([a-z_]+)` \| (\w+) \|.*?\| (all|gateway|service) \|", re.MULTILINE)
@@ -165,6 +167,29 @@ def test_spans_hold_neither_content_nor_tenants(observed: Observed) -> None:
     assert b"fake-chat" in sent
     assert SECRET.encode() not in sent
     assert TENANT.encode() not in sent
+
+
+def test_a_process_that_ends_sends_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    with collector() as spans:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", spans.endpoint)
+        with tracing("llm") as provider:
+            tracer = find_tracer(provider)
+            assert tracer is not None
+            span = tracer.start_span("last words")
+            span.end()
+        trace = f"{span.get_span_context().trace_id:032x}"
+        assert [each.name for each in spans.of_trace(trace)] == ["last words"]
+        assert spans.of_trace(trace)[0].service == "atrium-llm"
+
+
+def test_a_collector_that_is_away_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
+    with tracing("llm") as provider:
+        tracer = find_tracer(provider)
+        assert tracer is not None
+        tracer.start_span("nobody hears").end()
 
 
 def documented(where: str) -> dict[str, str]:

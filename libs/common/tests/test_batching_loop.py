@@ -6,8 +6,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import pytest
+from opentelemetry import context as otel_context
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from atrium_common.errors import AtriumError, Unavailable
+from atrium_common.telemetry.spans import find_tracer, recorded
 from atrium_common.work import BatchingLoop
 
 
@@ -59,6 +64,8 @@ class Counter(BatchingLoop[Count]):
         self.gate.wait()
         self.turns += 1
         self.names.add(threading.current_thread().name)
+        if self.admitted:
+            self._count_batch(len(self.admitted), self.admitted)
         for request in tuple(self.admitted):
             request.counted += 1
             self._post(request.mailbox.put, request.counted)
@@ -185,3 +192,28 @@ async def test_it_ends_when_its_readers_event_loop_is_closed() -> None:
     counter.gate.set()
     await asyncio.to_thread(counter._thread.join, 30)
     assert not counter._thread.is_alive()
+
+
+async def test_the_submitters_span_learns_of_its_batches(counter: Counter) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = find_tracer(provider)
+    assert tracer is not None
+    counter.gate.clear()
+    alone, traced = Count(limit=1), Count(limit=3)
+    counter.submit(alone)
+    span = tracer.start_span("inference")
+    token = otel_context.attach(recorded(tracer, span))
+    counter.submit(traced)
+    otel_context.detach(token)
+    counter.gate.set()
+    await asyncio.gather(alone.mailbox.ended, traced.mailbox.ended)
+    span.end()
+    (told,) = exporter.get_finished_spans()
+    attributes = told.attributes or {}
+    # The first turn may have begun before the second request came.
+    assert attributes["atrium.batch.steps"] == 3
+    assert attributes["atrium.batch.rows.max"] in (1, 2)
+    assert not counter._shares
+    provider.shutdown()
