@@ -58,6 +58,8 @@ class Shelf(Generic[LoadedT]):
         except BaseException:
             await self._release(record, [])
             raise
+        if before is not None:  # what only loading needed is given back before it is measured
+            await asyncio.to_thread(self._lifecycle.release)
         after = self._handling.measure(record.entry)
         record.measured_bytes = max(after - before, 0) if before and after else 0
         if record.entry.memory_mib is None:

@@ -11,6 +11,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Generic, ParamSpec, TypeVar
 
 from atrium_common.errors import Cancelled, Unavailable
@@ -107,6 +108,15 @@ class DeviceThread:
             stream.cancel()
             outcome.cancel()  # has an effect only if it has not begun
             await _done(ended)
+
+    async def flush(self) -> None:
+        """Waits until the thread has let go of all work that was given to it before.
+
+        A finished piece of work may keep its model for a moment: whoever wants a model's
+        memory back waits for this first. Returns at once if the thread is closed.
+        """
+        with suppress(Unavailable):
+            await self.call(lambda: None)
 
     def close(self, *, timeout: float = 10.0) -> None:
         """Ends the thread: streams are cancelled, waiting work fails as `Unavailable`.

@@ -67,6 +67,7 @@ class FasterWhisperEngine:
         handling = ModelHandling(
             open_model=lambda entry: self._thread.call(self._open, entry),
             warm_up=lambda _, loaded: self._thread.call(loaded.verify),
+            close_model=lambda *_: self._thread.flush(),
             measure=self._taken,
         )
         self._host: ModelHost[Transcriber] = ModelHost(

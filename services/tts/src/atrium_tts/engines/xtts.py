@@ -62,6 +62,7 @@ class XttsEngine:
         handling = ModelHandling(
             open_model=lambda entry: self._thread.call(self._open, entry),
             warm_up=lambda entry, model: self._thread.call(_say_a_letter, entry, model),
+            close_model=lambda *_: self._thread.flush(),
             measure=lambda entry: device_bytes(_device(self._options[entry.id])),
         )
         self._host: ModelHost[XttsModel] = ModelHost(

@@ -60,6 +60,7 @@ class KokoroEngine:
         handling = ModelHandling(
             open_model=lambda entry: self._thread.call(self._open, entry),
             warm_up=lambda _, network: self._thread.call(self._say_yes, network),
+            close_model=lambda *_: self._thread.flush(),
         )
         self._host: ModelHost[KokoroModel] = ModelHost(
             self.name, entries, handling, lifecycle=lifecycle, now=now
