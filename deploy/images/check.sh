@@ -29,11 +29,9 @@ if [[ -z ${IMAGES_INSIDE:-} ]]; then
       >/dev/null || { echo "images-check: install debootstrap first" >&2 && exit 1; }
   fi
   work=${IMAGES_WORK:-$(mktemp -d -p /var/tmp atrium-images.XXXXXX)}
-  status=0
+  trap 'rm -rf --one-file-system "$work"' EXIT
   IMAGES_INSIDE=$work unshare --mount --pid --fork --kill-child --mount-proc \
-    "$repository/deploy/images/check.sh" "$@" || status=$?
-  rm -rf --one-file-system "$work"
-  exit "$status"
+    "$repository/deploy/images/check.sh" "$@" && exit 0 || exit 1
 fi
 work=$IMAGES_INSIDE
 set -E
