@@ -75,8 +75,9 @@ class SqliteBatch:
         )
         self._insert = DriverInsert(new_only, dialect)
         self._insert_returning = new_only.returning(usage_events.c.id)
-        self._add_hours, self._add_days, self._add_months = map(
-            _sqlite_addition, (usage_hourly, usage_daily, usage_monthly)
+        self._add_hours, self._add_days, self._add_months = (
+            DriverInsert(_sqlite_addition(table), dialect)
+            for table in (usage_hourly, usage_daily, usage_monthly)
         )
 
     async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
@@ -92,9 +93,9 @@ class SqliteBatch:
 
     async def add_sums(self, connection: AsyncConnection, sums: RollUps) -> None:
         """Adds them up."""
-        await connection.execute(self._add_hours, list(sums.hourly))
-        await connection.execute(self._add_days, list(sums.daily))
-        await connection.execute(self._add_months, list(sums.monthly))
+        await self._add_hours.execute(connection, sums.hourly)
+        await self._add_days.execute(connection, sums.daily)
+        await self._add_months.execute(connection, sums.monthly)
 
 
 def batch_for(dialect: Dialect) -> Batch:
