@@ -6,7 +6,7 @@ the event of it is surely on that process's disk.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Final, TypeVar
@@ -212,10 +212,25 @@ class Books:
         if generation != self._generation:
             if self._generation is not None:
                 _log.warning("quota_store_lost_its_data", open=len(self.open))
-            for held in tuple(self.open.values()):
-                await self.shared.restore(self.hold(held))
+            await self._restore_open(self.shared)
             self._generation = generation
         return generation
+
+    async def _restore_open(self, shared: GatewayQuotaStore) -> None:
+        """Restores what is open here, but not what another process has closed since."""
+        known: Collection[str] = ()
+        try:
+            known = await self.ledger.closed(tuple(self.open))
+        except Unavailable as err:  # then some may count twice: less is given, never more
+            _log.warning("closed_elsewhere_unknown", reason=err.reason)
+        for held in tuple(self.open.values()):
+            if held.record.id not in self.open:
+                continue  # closed while others were restored
+            if held.record.id in known:
+                del self.open[held.record.id]
+                self.ledger.forget(held.record.id)
+            else:
+                await shared.restore(self.hold(held))
 
     async def _closed_elsewhere(self, held: Held, amounts: Sequence[int], note: bytes) -> bool:
         """Whether another process closed it; what the store lost is counted again."""
@@ -255,7 +270,7 @@ class Books:
                 return None
         if closed:
             await self.ledger.synced()
-            if await self.ledger.knows(reservation_id):
+            if await self.ledger.closed((reservation_id,)):
                 return None
         if tenant and shared is not None and shared.returning:
             raise Unavailable(

@@ -5,7 +5,7 @@ crash left open). Built by `core.open_core`.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +36,8 @@ from atrium_gateway.usage.tables import usage_events
 from atrium_gateway.usage.writer import LedgerWriter
 
 _log = structlog.get_logger(__name__)
+
+_IDS_AT_ONCE = 5_000
 
 
 class SpooledLedger:
@@ -168,19 +170,22 @@ class SpooledLedger:
         except (SQLAlchemyError, OSError) as err:
             raise _away() from err
 
-    async def knows(self, event_id: str) -> bool:
-        """Whether there is an event of this id.
+    async def closed(self, ids: Collection[str]) -> Collection[str]:
+        """Which of these reservations have an event, whichever process closed them.
 
         Raises:
             Unavailable: Disk or database refuse.
         """
         await self.flush()
-        query = select(usage_events.c.id).where(usage_events.c.id == event_id)
+        names, found = list(ids), set[str]()
         try:
             async with self._engine.connect() as connection:
-                return await connection.scalar(query) is not None
+                for at in range(0, len(names), _IDS_AT_ONCE):
+                    some = usage_events.c.id.in_(names[at : at + _IDS_AT_ONCE])
+                    found.update(await connection.scalars(select(usage_events.c.id).where(some)))
         except (SQLAlchemyError, OSError) as err:
             raise _away() from err
+        return found
 
     async def consumed(self, tenant: str, meter: Meter, apart: Sequence[str] = ()) -> int:
         """What `tenant` consumed in the running window of `meter`, in internal counts.

@@ -1,6 +1,6 @@
 """The port through which admission keeps its books; `ledger.py` is the adapter."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Protocol
 
 from atrium_gateway.quota.limits import Meter
@@ -38,8 +38,8 @@ class Ledger(Protocol):
         """Returns when everything noted so far is on disk."""
         ...
 
-    async def knows(self, event_id: str) -> bool:
-        """Whether there is an event of this id."""
+    async def closed(self, ids: Collection[str]) -> Collection[str]:
+        """Which of these reservations have an event, whichever process closed them."""
         ...
 
     async def consumed(self, tenant: str, meter: Meter, apart: Sequence[str] = ()) -> int:
