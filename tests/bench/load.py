@@ -6,9 +6,11 @@ answered, so that the server under test is never flooded with work it would refu
 """
 
 import asyncio
+import itertools
 import json
 import sys
 import time
+import uuid
 from dataclasses import asdict, dataclass, field
 from urllib.parse import urlsplit
 
@@ -25,6 +27,7 @@ class LoadPlan:
         seconds: Length of the run; a caller finishes the request it has begun.
         requests: Stop after this many requests per caller instead, if above 0.
         stream: Count server-sent events and note the first one's time.
+        keyed: Give each request an `Idempotency-Key` of its own.
     """
 
     url: str
@@ -34,6 +37,7 @@ class LoadPlan:
     seconds: float = 3.0
     requests: int = 0
     stream: bool = False
+    keyed: bool = False
 
 
 @dataclass
@@ -106,8 +110,13 @@ async def run(plan: LoadPlan) -> LoadResult:
     body = plan.body.encode()
     head = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
     head += [f"{name}: {value}" for name, value in plan.headers.items()]
-    head += ["Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]
-    request = "\r\n".join(head).encode() + body
+    head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    start_of = "\r\n".join(head).encode()
+    keys = (f"\r\nIdempotency-Key: {uuid.uuid4().hex}".encode() for _ in itertools.repeat(None))
+
+    def request() -> bytes:
+        return start_of + (next(keys) if plan.keyed else b"") + b"\r\n\r\n" + body
+
     result = LoadResult()
     end = time.perf_counter() + plan.seconds
 
@@ -115,7 +124,7 @@ async def run(plan: LoadPlan) -> LoadResult:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 22)
         sent = 0
         while sent < plan.requests if plan.requests else time.perf_counter() < end:
-            await _one(reader, writer, request, plan, result)
+            await _one(reader, writer, request(), plan, result)
             sent += 1
         writer.close()
 

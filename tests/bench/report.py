@@ -36,7 +36,7 @@ def send(plan: LoadPlan) -> LoadResult:
         capture_output=True,
         text=True,
         check=True,
-        timeout=600,
+        timeout=3600,
     )
     result = LoadResult(**json.loads(done.stdout))
     if result.errors:
