@@ -10,7 +10,7 @@
 # Usage: deploy/images/check.sh [SERVICE...]      (root; Debian's debootstrap)
 #   ATRIUM_TORCH_INDEX  an index of CPU wheels of torch, as for `make install`
 #   IMAGES_REF          a commit to check instead of the working tree
-#   IMAGES_CACHE        the fresh root and pip's downloads (default: .atrium/cache)
+#   IMAGES_CACHE        the fresh root (260 MB) and pip's downloads (default: .atrium/cache)
 #   IMAGES_WORK         where roots are made, some GB (default: a new folder in /var/tmp)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -60,31 +60,41 @@ dockerfile() {
   fi
 }
 
-# The fresh root, made once and kept as an archive.
+# The fresh root with Python, made once and kept as an archive.
 base_archive() {
-  local archive="$cache/images-$SUITE.tar" fresh="$work/fresh"
+  local archive="$cache/images-$SUITE-python.tar" fresh="$work/fresh"
   if [[ ! -s $archive ]]; then
     mkdir -p "$cache"
     debootstrap --variant=minbase "$SUITE" "$fresh" >"$work/debootstrap.log" 2>&1 \
       || { tail -n 5 "$work/debootstrap.log" >&2 && die "debootstrap failed"; }
-    rm -rf "$fresh"/var/cache/apt/archives/*.deb "$fresh"/var/lib/apt/lists/*
+    lend_names "$fresh"
+    chroot "$fresh" sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install \
+      -yqq --no-install-recommends ca-certificates python3 python3-venv tzdata && apt-get clean' \
+      </dev/null >"$work/debootstrap.log" 2>&1 \
+      || { tail -n 5 "$work/debootstrap.log" >&2 && die "Python can't be installed"; }
+    unmount_below "$fresh"
+    rm -rf "$fresh"/var/lib/apt/lists/*
     tar -C "$fresh" -cf "$archive.part" .
     mv "$archive.part" "$archive"
-    rm -rf "$fresh"
+    rm -rf --one-file-system "$fresh"
   fi
   echo "$archive"
 }
 
-# new_root FOLDER: unpacks the fresh root; names are found there as they are here.
-new_root() {
-  mkdir -p "$1"
-  tar -C "$1" -xf "$(base_archive)"
+# lend_names ROOT: names are found there as they are here, and apt's packages too.
+lend_names() {
   mount -t proc proc "$1/proc"
   cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
-  # The same distribution: apt takes its packages from where this machine does.
   if grep -qs "^VERSION_CODENAME=$SUITE" /etc/os-release; then
     mount --bind -o ro /etc/apt "$1/etc/apt"
   fi
+}
+
+# new_root FOLDER: unpacks the fresh root.
+new_root() {
+  mkdir -p "$1"
+  tar -C "$1" -xf "$(base_archive)"
+  lend_names "$1"
 }
 
 unmount_below() {
