@@ -148,6 +148,7 @@ async def _play(sizes: list[int], steps: list[tuple[str, int]]) -> None:
 
     async def hold(engine: ToyEngine, model: str, release: asyncio.Event) -> None:
         async with engine.host.use(model):
+            held[model] = release
             await release.wait()
             assert model in engine.inside
 
@@ -161,10 +162,7 @@ async def _play(sizes: list[int], steps: list[tuple[str, int]]) -> None:
                 release = asyncio.Event()
                 holder = asyncio.create_task(hold(engine, model, release))
                 holders.append(holder)
-                for _ in range(30):
-                    await asyncio.sleep(0)
-                if not holder.done():
-                    held[model] = release
+                await until(lambda: model in held or holder.done())  # noqa: B023 - awaited here
             elif action == "let go" and model in held:
                 held.pop(model).set()
             elif action == "load":

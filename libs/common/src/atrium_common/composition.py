@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from atrium_common.catalogue import Catalogue, ModelEntry
-from atrium_common.lifecycle import Lifecycle, LifecyclePolicy, models_at_start
+from atrium_common.lifecycle import Lifecycle, LifecyclePolicy, limit_arenas, models_at_start
 from atrium_common.settings import ServiceSettings
 
 
@@ -11,6 +11,8 @@ def open_lifecycle(
     settings: ServiceSettings, catalogue: Catalogue, entries: Sequence[ModelEntry]
 ) -> Lifecycle:
     """Makes the lifecycle that all engines of the process share.
+
+    Bounds the heaps of the process as well: else unloaded models leave pieces in each.
 
     Args:
         settings: The service's.
@@ -20,6 +22,7 @@ def open_lifecycle(
     Raises:
         CatalogueError: `load_at_start` names a model that the catalogue lacks.
     """
+    limit_arenas()
     return Lifecycle(
         LifecyclePolicy(
             keep_alive=settings.keep_alive_seconds,

@@ -37,7 +37,12 @@ The package is plain Python: engines use it without gRPC or settings.
 from atrium_common.lifecycle.handling import ModelHandling
 from atrium_common.lifecycle.host import ModelHost
 from atrium_common.lifecycle.lifecycle import Lifecycle
-from atrium_common.lifecycle.memory import device_bytes, expected_bytes, release_memory
+from atrium_common.lifecycle.memory import (
+    device_bytes,
+    expected_bytes,
+    limit_arenas,
+    release_memory,
+)
 from atrium_common.lifecycle.policy import LifecyclePolicy, models_at_start
 from atrium_common.lifecycle.record import ModelRecord
 from atrium_common.lifecycle.weightless import weightless_host
@@ -50,6 +55,7 @@ __all__ = [
     "ModelRecord",
     "device_bytes",
     "expected_bytes",
+    "limit_arenas",
     "models_at_start",
     "release_memory",
     "weightless_host",

@@ -150,15 +150,18 @@ class Lifecycle:
             except Exception:
                 # The task's edge: a model that does not close must not keep others loaded.
                 _log.exception("a model could not be unloaded")
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the change.
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), _LOOK_SECONDS)
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await changed.wait()
 
     async def _change_before(self, end: float) -> bool:
         left = end - asyncio.get_running_loop().time()
         if left <= 0:
             return False
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), left)
+            async with asyncio.timeout(left):
+                await self._changed.wait()
         return True
 
 

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from atrium_common.catalogue import FolderSource, ModelEntry
@@ -11,6 +12,9 @@ from atrium_common.catalogue import FolderSource, ModelEntry
 _STATM = Path("/proc/self/statm")
 _RESIDENT = 1
 """Field of statm: resident pages."""
+
+_M_ARENA_MAX = -8
+"""glibc's number of the parameter (malloc.h)."""
 
 
 def device_bytes(device: str = "cpu") -> int | None:
@@ -50,6 +54,17 @@ def expected_bytes(entry: ModelEntry) -> int:
     return 0
 
 
+def limit_arenas(count: int = 2) -> None:
+    """Has glibc allocate in few heaps; call it once, before a process has threads.
+
+    By default each thread may get a heap of its own, eight to a core. Models that are loaded
+    by ever new threads then leave pieces in all of them: Whisper base grew from 212 to 252 MiB
+    by its second load and went on; with two heaps it stays where it was.
+    """
+    if (set_option := _glibc("mallopt")) is not None:
+        set_option(_M_ARENA_MAX, count)
+
+
 def release_memory() -> None:
     """Returns what an unloaded model leaves behind to its device. Blocks for some milliseconds.
 
@@ -60,6 +75,13 @@ def release_memory() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:  # other C libraries have none
+    if (trim := _glibc("malloc_trim")) is not None:
         trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    """Returns a function of the C library, or ``None`` where it is another than glibc."""
+    found: Callable[..., int] | None = None
+    if sys.platform == "linux":
+        found = getattr(ctypes.CDLL(None), name, None)
+    return found

@@ -4,6 +4,9 @@
 """
 
 import asyncio
+import logging
+import time
+import weakref
 from collections.abc import Callable
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -14,6 +17,11 @@ from atrium_common.lifecycle.lifecycle import Lifecycle
 from atrium_common.lifecycle.record import ModelRecord
 
 LoadedT = TypeVar("LoadedT")
+
+_LOOKS = 20
+_LOOK_SECONDS = 0.05
+
+_log = logging.getLogger(__name__)
 
 
 class Shelf(Generic[LoadedT]):
@@ -104,9 +112,17 @@ class Shelf(Generic[LoadedT]):
         self._lifecycle.changed()
 
     def _empty(self, box: list[LoadedT]) -> None:
-        """Drops the last reference in a thread: freeing gigabytes takes a moment."""
-        box.clear()
-        self._lifecycle.release()
+        """Drops the last reference in a thread: freeing gigabytes takes a moment.
+
+        The thread that closed the model, or ran its last work, may hold it a little longer.
+        """
+        gone = weakref.ref(box.pop()) if box else lambda: None
+        for _ in range(_LOOKS):
+            self._lifecycle.release()
+            if gone() is None:
+                return
+            time.sleep(_LOOK_SECONDS)
+        _log.warning("something still holds an unloaded model: its memory is not free")
 
     def _need(self, record: ModelRecord) -> int:
         if record.entry.memory_mib is not None:

@@ -18,6 +18,7 @@ from atrium_common.interceptors.metadata import (
     WEIGHT,
 )
 from atrium_common.interceptors.tracing import Tracing
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.metrics import ServiceMetrics
 from atrium_common.server import start_server
 from atrium_common.service import Servicer
@@ -44,6 +45,7 @@ async def running_server(
     engine: Engine,
     *,
     admission: FakeAdmission | None = None,
+    lifecycle: Lifecycle | None = None,
     tls: ClientTls | None = None,
     metrics: ServiceMetrics | None = None,
     tracing: Tracing | None = None,
@@ -55,6 +57,7 @@ async def running_server(
         servicer: The servicer under test.
         engine: Its engine; loaded before the block and closed after it.
         admission: Admits tenants' calls; without it they get UNAVAILABLE.
+        lifecycle: Of the engine's models, where idle ones are to be unloaded.
         tls: How the channel connects, where `settings` give the server certificates.
         metrics: Collectors to read afterwards; the server makes its own if not given.
         tracing: Opens spans.
@@ -71,6 +74,7 @@ async def running_server(
         servicer,
         engine,
         ServiceSettings(**(values | settings)),
+        lifecycle=lifecycle,
         metrics=metrics,
         tracing=tracing,
     )
