@@ -16,6 +16,7 @@ from atrium_common.errors import Conflict
 
 _SPACE = 0x44656C
 _TRY = text(f"SELECT pg_try_advisory_lock({_SPACE}, hashtext(:tenant))")
+_FREE = text(f"SELECT pg_advisory_unlock({_SPACE}, hashtext(:tenant))")
 
 
 @asynccontextmanager
@@ -35,14 +36,21 @@ async def deleting_alone(engine: AsyncEngine, folder: Path, tenant: str) -> Asyn
             yield
         return
     async with engine.connect() as connection:
+        if not await connection.scalar(_TRY, {"tenant": tenant}):
+            raise _busy(tenant)
+        await connection.commit()
+        freed = False
         try:
-            if not await connection.scalar(_TRY, {"tenant": tenant}):
-                raise _busy(tenant)
-            await connection.commit()
             yield
         finally:
-            # The lock is the connection's: closed, it is free whatever happened to it.
-            await connection.invalidate()
+            try:
+                await connection.execute(_FREE, {"tenant": tenant})
+                await connection.commit()
+                freed = True
+            finally:
+                if not freed:
+                    # The lock is the connection's, which must not go back to the pool with it.
+                    await connection.invalidate()
 
 
 @contextmanager
