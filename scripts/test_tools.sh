@@ -5,6 +5,8 @@
 #   fonts-dejavu-core: the letters of the pages that the reading tests read.
 #   tesseract-ocr: the program that reads where its library can't be imported.
 #   redis-server, postgresql: each test starts servers of its own and ends them.
+#   nginx, curl: the edge before a real gateway, and a client that speaks HTTP/2 with it.
+#   openssh-server, autossh: both ends of a tunnel, on ports of a test's own.
 #   prometheus: promtool checks the metrics, a server of a test's own scrapes them.
 #   oidc-provider, by npm with its own Node: a real issuer for the tests of OIDC tokens.
 set -euo pipefail
@@ -32,6 +34,10 @@ has_postgres || missing+=(postgresql)
 [[ -e /usr/share/fonts/truetype/dejavu/DejaVuSerif.ttf ]] || missing+=(fonts-dejavu-core)
 command -v tesseract >/dev/null || missing+=(tesseract-ocr)
 command -v promtool >/dev/null || missing+=(prometheus)
+PATH=$PATH:/usr/sbin command -v nginx >/dev/null || missing+=(nginx-light)
+command -v curl >/dev/null || missing+=(curl)
+[[ -x /usr/sbin/sshd ]] || missing+=(openssh-server)
+command -v autossh >/dev/null || missing+=(autossh)
 if ((${#missing[@]} == 0)); then
   install_issuer
   exit 0
@@ -39,22 +45,37 @@ fi
 
 # The distribution's own cluster is neither made nor started: the tests have theirs.
 no_cluster=/etc/postgresql-common/createcluster.d/atrium-tests.conf
-# Nor is its Prometheus, whose unit is masked: `systemctl unmask prometheus` gives it back.
-no_prometheus=/etc/systemd/system/prometheus.service
+# Nor are its Prometheus, nginx and sshd, whose units are masked: `systemctl unmask prometheus`
+# gives it back. What was installed before stays as it is.
+units=/etc/systemd/system
+# Where Debian's own scripts start services without systemd, they ask this first.
+no_start=/usr/sbin/policy-rc.d
+
+# mask PACKAGE UNIT: keeps the unit of a package that is missing from being started.
+mask() {
+  [[ " ${missing[*]} " == *" $1 "* && ! -e $units/$2 ]] || return 0
+  mkdir -p "$units"
+  ln -sf /dev/null "$units/$2"
+}
 
 install_missing() {
   apt-get update -qq
   mkdir -p "$(dirname "$no_cluster")"
   echo 'create_main_cluster = false' >"$no_cluster"
-  if [[ " ${missing[*]} " == *" prometheus "* && ! -e $no_prometheus ]]; then
-    mkdir -p "$(dirname "$no_prometheus")"
-    ln -sf /dev/null "$no_prometheus"
+  mask prometheus prometheus.service
+  mask nginx-light nginx.service
+  mask openssh-server ssh.service
+  mask openssh-server ssh.socket
+  local status=0 ours=
+  if [[ ! -e $no_start ]]; then
+    ours=1
+    printf '#!/bin/sh\nexit 101\n' >"$no_start"
+    chmod +x "$no_start"
   fi
-  local status=0
   # `prometheus-node-exporter-`: Prometheus recommends it, and it would be started.
   DEBIAN_FRONTEND=noninteractive apt-get install -yqq \
     "${missing[@]}" prometheus-node-exporter- || status=$?
-  rm -f "$no_cluster"
+  rm -f "$no_cluster" ${ours:+"$no_start"}
   return $status
 }
 
