@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Generic, TypeVar
 
+from atrium_common.catalogue import ModelEntry
 from atrium_common.domain import ModelState
 from atrium_common.lifecycle.handling import ModelHandling
 from atrium_common.lifecycle.lifecycle import Lifecycle
@@ -18,7 +19,7 @@ from atrium_common.lifecycle.record import ModelRecord
 
 LoadedT = TypeVar("LoadedT")
 
-_LOOKS = 20
+_LOOKS = 10
 _LOOK_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
@@ -93,36 +94,44 @@ class Shelf(Generic[LoadedT]):
         if loaded is None:
             return
         box = [loaded]
+        before = self._handling.measure(record.entry) or 0
         try:
             await self._handling.close_model(record.entry, loaded)
         finally:
             del loaded
-            await self._release(record, box)
+            await self._release(record, box, before - record.measured_bytes // 2)
 
     async def verify(self, record: ModelRecord, loaded: LoadedT) -> None:
         """Runs the small pass on a loaded model."""
         await self._handling.warm_up(record.entry, loaded)
         record.verified_at = self._now()
 
-    async def _release(self, record: ModelRecord, box: list[LoadedT]) -> None:
+    async def _release(self, record: ModelRecord, box: list[LoadedT], below: int = 0) -> None:
         if record.held_bytes or record.measured_bytes:
-            await asyncio.to_thread(self._empty, box)
+            free = below if record.measured_bytes and below > 0 else None
+            await asyncio.to_thread(self._empty, record.entry, box, free)
         box.clear()  # of a model that holds nothing: a provider's, a fake's
         record.held_bytes = 0
         self._lifecycle.changed()
 
-    def _empty(self, box: list[LoadedT]) -> None:
+    def _empty(self, entry: ModelEntry, box: list[LoadedT], below: int | None) -> None:
         """Drops the last reference in a thread: freeing gigabytes takes a moment.
 
-        The thread that closed the model, or ran its last work, may hold it a little longer.
+        The thread that closed the model, or ran its last work, may hold it a little longer, and
+        `gc.collect` does nothing while another thread collects: so look whether it is gone.
+
+        Args:
+            entry: The model's.
+            box: Holds the last reference.
+            below: What its device's memory should fall to; ``None`` if that can't be told.
         """
         gone = weakref.ref(box.pop()) if box else lambda: None
         for _ in range(_LOOKS):
             self._lifecycle.release()
-            if gone() is None:
+            if gone() is None and (below is None or (self._handling.measure(entry) or 0) <= below):
                 return
             time.sleep(_LOOK_SECONDS)
-        _log.warning("something still holds an unloaded model: its memory is not free")
+        _log.warning("%s was unloaded, and its memory is not free yet", entry.id)
 
     def _need(self, record: ModelRecord) -> int:
         if record.entry.memory_mib is not None:
