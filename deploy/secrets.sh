@@ -31,7 +31,8 @@ make() {
   rm -f "$draft"
 }
 
-for name in service_credential jwt_secret key_pepper postgres_password redis_password; do
+secrets=(service_credential jwt_secret key_pepper postgres_password redis_password grafana_password)
+for name in "${secrets[@]}"; do
   make "$name" "$(random)"
   if [[ ! -s $folder/$name ]]; then
     echo "secrets: $folder/$name is empty; remove it and start this again" >&2
