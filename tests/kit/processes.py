@@ -68,6 +68,12 @@ class Programs:
             shown: str = answer.read().decode()
         return shown
 
+    def start(self) -> None:
+        """Starts all of them at once: imports take most of the time."""
+        processes = (*self.services.values(), self.gateway)
+        with ThreadPoolExecutor(len(processes)) as starting:
+            list(starting.map(Process.start, processes))
+
 
 @contextmanager
 def running_programs(
@@ -75,6 +81,7 @@ def running_programs(
     services: Sequence[str],
     *,
     environment: Mapping[str, str] | None = None,
+    started: bool = True,
 ) -> Iterator[Programs]:
     """Starts a gateway and services; kills them at the end.
 
@@ -82,6 +89,7 @@ def running_programs(
         folder: Their state and logs.
         services: Short names.
         environment: Further variables of all of them.
+        started: Whether they run; else the caller starts them.
     """
     extra = dict(environment or {})
     with ExitStack() as stack:
@@ -97,11 +105,11 @@ def running_programs(
             for name, port in zip(services, free_ports(len(services)), strict=True)
         }
         (gateway,) = parts.gateways
-        processes = (*running.values(), gateway)
-        for process in processes:
+        for process in (*running.values(), gateway):
             stack.callback(process.kill)
-        with ThreadPoolExecutor(len(processes)) as starting:  # imports take most of the time
-            list(starting.map(Process.start, processes))
         metrics = {name: process.metrics_port for name, process in running.items()}
         metrics["gateway"] = gateway.metrics_port
-        yield Programs(gateway, running, metrics, parts.environments[0])
+        programs = Programs(gateway, running, metrics, parts.environments[0])
+        if started:
+            programs.start()
+        yield programs
