@@ -1,6 +1,6 @@
 # One target per job; CI runs exactly these (.ci/run).
 .DEFAULT_GOAL := help
-.PHONY: help install weights run test test-main test-xtts test-vllm lint type protos lock bench chaos images-check clean
+.PHONY: help install weights run test test-main test-xtts test-vllm lint type protos docs lock bench chaos images-check clean
 
 BIN := .venv/bin
 PACKAGES := deploy/grafana deploy/images/dockerfile.py libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples $(wildcard models/starter/*.py) models/starter/starter_trainer
@@ -44,6 +44,9 @@ type: install  ## Check the types alone
 
 protos: install  ## Generate the committed stubs from protos/
 	scripts/protos.sh
+
+docs: install  ## Write the tables of docs/configuration.md from the settings classes
+	$(BIN)/python scripts/config_reference.py
 
 lock: install  ## Write the lock files anew (UPGRADE=1: with the newest versions)
 	scripts/lock.sh
