@@ -52,12 +52,14 @@ class Programs:
     Attributes:
         gateway: The gateway.
         services: Services by name.
+        targets: gRPC address of each service.
         metrics: Port of /metrics by name, the gateway's among them.
         environment: Variables of the gateway, for the `atrium` command.
     """
 
     gateway: GatewayProcess
     services: Mapping[str, ServiceProcess]
+    targets: Mapping[str, str]
     metrics: Mapping[str, int]
     environment: Mapping[str, str]
 
@@ -94,13 +96,14 @@ def running_programs(
     extra = dict(environment or {})
     with ExitStack() as stack:
         parts = stack.enter_context(running_stack(folder, environment=extra, started=False))
+        for_services = {"ATRIUM_ADMISSION_TARGET": parts.authority, **extra}
         running = {
             name: ServiceProcess(
                 name,
                 folder=folder,
                 port=int(parts.targets[name].rpartition(":")[2]),
                 metrics_port=port,
-                extra=extra,
+                extra=for_services,
             )
             for name, port in zip(services, free_ports(len(services)), strict=True)
         }
@@ -109,7 +112,7 @@ def running_programs(
             stack.callback(process.kill)
         metrics = {name: process.metrics_port for name, process in running.items()}
         metrics["gateway"] = gateway.metrics_port
-        programs = Programs(gateway, running, metrics, parts.environments[0])
+        programs = Programs(gateway, running, parts.targets, metrics, parts.environments[0])
         if started:
             programs.start()
         yield programs

@@ -4,16 +4,19 @@ The committed configuration and rules, at local ports and shorter intervals; the
 of a stand-in for NVML.
 """
 
+import asyncio
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import grpc.aio
 import httpx
 import pytest
 
 from tests.kit.compose import ROOT
 from tests.kit.dashboards import expressions
+from tests.kit.direct import DIRECT, bearer
 from tests.kit.processes import Programs, running_programs
 from tests.kit.prometheus import Prometheus, running_prometheus
 from tests.kit.tenancy import make_tenant
@@ -23,7 +26,6 @@ WAIT_SECONDS = 20.0
 WINDOW = "20s"
 EMPTY = {
     ("atrium-service", "Rows per step"): "engines that batch have models",
-    ("atrium-service", "Closed reservations"): "of callers without the gateway",
 }
 """Panels that need what is not here."""
 CHAT = {
@@ -55,6 +57,12 @@ def send(http: httpx.Client, turn: int) -> None:
     assert http.post("/v1/chat/completions", json={**CHAT, "model": "none"}).status_code == 404
 
 
+async def call_directly(target: str, key: str) -> None:
+    """A chat of a program that goes past the gateway."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        await DIRECT["streamed text"].run(channel, bearer(key, "direct"))
+
+
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     folder = tmp_path_factory.mktemp("watched")
@@ -66,12 +74,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         running_prometheus(folder, programs.metrics) as prometheus,
     ):
         programs.start()
-        key = make_tenant(programs.environment, "watched", [("requests", "day", 9)])
+        key = make_tenant(programs.environment, "watched", [("requests", "day", 11)])
         with httpx.Client(
             base_url=programs.gateway.url, headers={"authorization": f"Bearer {key}"}, timeout=30
         ) as http:
             for turn in range(2):
                 send(http, turn)
+                asyncio.run(call_directly(programs.targets["llm"], key))
                 prometheus.scraped()
             http.post("/v1/chat/completions", json=CHAT).raise_for_status()
             assert http.post("/v1/chat/completions", json=CHAT).status_code == 429
