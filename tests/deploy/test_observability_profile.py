@@ -1,6 +1,7 @@
 """The profile `observability` resolves, is bounded like the rest, and its files fit together."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,8 +77,11 @@ def test_configurations_are_where_the_programs_look(observed: Config) -> None:
         mounts = {mount["target"]: mount["source"] for mount in container["volumes"]}
         folder, _, file = inside.rpartition("/")
         assert (ROOT / mounts[folder] / file).is_file(), name
+        assert all(Path(each).exists() for each in mounts.values() if each.startswith(str(ROOT)))
     grafana = observed["services"]["grafana"]
     mounts = {mount["target"]: mount["source"] for mount in grafana["volumes"]}
+    for kind in ("datasources", "dashboards"):
+        assert (ROOT / mounts[f"/etc/grafana/provisioning/{kind}"] / "atrium.yaml").is_file()
     home = grafana["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     folder, _, file = home.rpartition("/")
     assert (ROOT / mounts[folder] / file).is_file()
