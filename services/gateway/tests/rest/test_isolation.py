@@ -72,6 +72,8 @@ RULES = {
     ("GET", "/v1/models"): Rule(ANYONE),
     ("GET", "/v1/models/{model:path}"): Rule(ANYONE, "/v1/models/fake-chat"),
     ("GET", "/api/models"): Rule(ANYONE),
+    ("POST", "/api/models/{model}/load"): Rule(OPERATORS, "/api/models/not-there/load"),
+    ("POST", "/api/models/{model}/unload"): Rule(OPERATORS, "/api/models/not-there/unload"),
     ("GET", "/api/voices"): Rule(WORKING),
     ("DELETE", "/api/voices/{voice}"): Rule(WORKING, "/api/voices/{voice}"),
     ("GET", "/api/usage"): Rule(SEEING, query=OTHER),

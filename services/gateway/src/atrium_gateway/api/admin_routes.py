@@ -21,6 +21,7 @@ from atrium_gateway.api.keys_schema import (
 )
 from atrium_gateway.api.limits import remove_limit, set_limit, show_limits
 from atrium_gateway.api.limits_schema import LimitKind, LimitList, LimitRequest, LimitsQuery
+from atrium_gateway.api.model_loading import ModelMoved, load_model, unload_model
 from atrium_gateway.api.openapi import operation
 from atrium_gateway.api.path import Path
 from atrium_gateway.api.plans import list_plans, put_plan, remove_plan
@@ -136,6 +137,20 @@ ADMIN_PATHS = (
         export_tenant,
         "admin",
         operation(path="tenant", media=("application/jsonl",)),
+    ),
+    Path(
+        "POST",
+        "/api/models/{model}/load",
+        load_model,
+        "admin",
+        operation(path="model", answer=ModelMoved),
+    ),
+    Path(
+        "POST",
+        "/api/models/{model}/unload",
+        unload_model,
+        "admin",
+        operation(path="model", answer=ModelMoved),
     ),
     Path("GET", "/api/plans", list_plans, "admin", operation(answer=PlanList)),
     Path(

@@ -11,6 +11,7 @@ from atrium_common.domain import Capability, ModelInfo, ModelState
 from atrium_common.errors import AtriumError, NotFound
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.auth.principal import Principal
+from atrium_gateway.auth.roles import Role
 from atrium_gateway.deps import OFFERED, Gateway
 from atrium_gateway.upstreams.health import ServiceWatch
 from atrium_gateway.upstreams.img2img import ImageEditUpstream
@@ -47,6 +48,10 @@ class ModelDetail(Struct, frozen=True, kw_only=True):
     Attributes:
         state: ``"ready"``, ``"loading"``, ``"unloaded"``, ``"failed"``, or
             ``"unknown"`` while its service does not answer.
+        memory_bytes: What it takes of its device's memory now; 0 if it is not loaded, or not
+            known.
+        last_used_at: When a request last ran on it since it was loaded.
+        detail: Why it is ``"failed"``; operators alone are told.
         default_for: Capabilities for which it serves requests that name no model.
         pictures: Sizes and steps that a picture model takes, while its service answers.
         reading: Languages that a model reads, and pages at once, while its service answers.
@@ -60,6 +65,9 @@ class ModelDetail(Struct, frozen=True, kw_only=True):
     aliases: list[str]
     state: str
     verified_at: str | None
+    last_used_at: str | None
+    memory_bytes: int
+    detail: str
     license: str
     digest: str
     context_length: int | None
@@ -114,6 +122,7 @@ async def list_model_details(exchange: Exchange) -> None:
             states.get(entry.id),
             pictures=limits.get(entry.id),
             reading=readers.get(entry.id),
+            telling=Role.OPERATOR in principal.roles,
         )
         for entry in _offered(gateway, principal)
     ]
@@ -188,6 +197,7 @@ def _detail(
     *,
     pictures: Limits | None,
     reading: ReadingModel | None,
+    telling: bool,
 ) -> ModelDetail:
     defaults = [
         str(capability)
@@ -204,6 +214,9 @@ def _detail(
         aliases=list(entry.aliases),
         state=str(info.state) if info else "unknown",
         verified_at=verified.isoformat() if verified else None,
+        last_used_at=info.last_used_at.isoformat() if info and info.last_used_at else None,
+        memory_bytes=info.memory_bytes if info else 0,
+        detail=info.detail if info and telling else "",
         license=entry.license,
         digest=entry.digest,
         context_length=entry.context_length,

@@ -29,6 +29,8 @@ class Action(StrEnum):
     PLAN_REMOVE = "plan.remove"
     PRICES_SET = "prices.set"
     USAGE_RETAIN = "usage.retain"
+    MODEL_LOAD = "model.load"
+    MODEL_UNLOAD = "model.unload"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

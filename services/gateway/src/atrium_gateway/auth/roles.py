@@ -55,6 +55,8 @@ class Action(StrEnum):
     """See all tenants."""
     TENANTS_WRITE = "tenants:write"
     """Make and block tenants; set their plans, weights and limits."""
+    MODELS_WRITE = "models:write"
+    """Load models into memory, and take them out of it."""
 
 
 _WORK = frozenset(str(capability) for capability in Capability)

@@ -23,6 +23,8 @@ from atrium_gateway.upstreams.calls import Credentials, StreamedCall, unmetered
 
 RETRY_SECONDS = 0.5
 MODELS_SECONDS = 5.0
+MOVE_SECONDS = 900.0
+"""Longest time for a model to be read from a disk, however slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,43 @@ class ServiceWatch:
             )
         )
         return [model_from_proto(model) for model in reply.models]
+
+    async def load(self, model: str, tenant: str, request_id: str) -> ModelInfo:
+        """Has a replica of the service load a model; returns when it is ready.
+
+        Args:
+            model: Catalogue id.
+            tenant: Who asks.
+            request_id: Of the request.
+
+        Raises:
+            Unavailable: The service does not answer, or the model can't be loaded.
+            Overloaded: There is no room for it now.
+        """
+        reply = await unmetered(
+            self._model_stub.LoadModel(
+                model_pb2.LoadModelRequest(model=model),
+                metadata=self._credentials.plain(tenant, request_id),
+                timeout=MOVE_SECONDS,
+            )
+        )
+        return model_from_proto(reply.model)
+
+    async def unload(self, model: str, tenant: str, request_id: str) -> ModelInfo:
+        """Has a replica of the service take a model out of memory; arguments as of `load`.
+
+        Raises:
+            Unavailable: The service does not answer.
+            Conflict: Requests run on it.
+        """
+        reply = await unmetered(
+            self._model_stub.UnloadModel(
+                model_pb2.UnloadModelRequest(model=model),
+                metadata=self._credentials.plain(tenant, request_id),
+                timeout=MOVE_SECONDS,
+            )
+        )
+        return model_from_proto(reply.model)
 
     async def _watch_calls(self) -> None:
         while True:
