@@ -1,7 +1,6 @@
 """`python -m atrium_gateway`: settings -> core -> REST, admission and metrics servers."""
 
 import asyncio
-import gc
 import signal
 import socket
 import sys
@@ -25,6 +24,7 @@ from atrium_gateway.administration.keeper import keeping_order
 from atrium_gateway.admission_server import serving_admission
 from atrium_gateway.app import create_app
 from atrium_gateway.auth.networks import read_networks
+from atrium_gateway.collector import settle_collector
 from atrium_gateway.core import open_core
 from atrium_gateway.deps import Gateway
 from atrium_gateway.egress.fetcher import UrlFetcher
@@ -129,10 +129,7 @@ async def run(settings: GatewaySettings) -> None:
         stack.callback(scraped.server_close)
         stack.callback(scraped.shutdown)
         listener = socket.create_server((settings.host, settings.port), backlog=2048)
-        # What is in memory now stays: the collector need not look at it on every round.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(20_000, 20, 50)
+        settle_collector()
         config = server_config(app, drain_seconds=settings.drain_seconds)
         await _Server(config, drain=gateway.live.drain).serve(sockets=[listener])
 
