@@ -106,7 +106,7 @@ TENANTS = Dashboard(
                     kind="text",
                     width=16,
                     text="Money is in the ledger, exact to the event, and not in metrics:\n\n"
-                    "- `/api/usage?group_by=...`: by tenant, key, user, model or day, as CSV too\n"
+                    "- `/api/usage?tenant=...`: by key, user, model, day (`group_by`); CSV too\n"
                     "- `/api/usage/summary`: what is left of every limit, and where it is heading\n"
                     "- `/api/usage/statement`: a month's bill\n"
                     "- `atrium usage export`: every event\n",
