@@ -137,7 +137,17 @@ class Books:
         if not settled and await self._closed_elsewhere(held, amounts, note):
             self.ledger.forget(reservation_id)
             return
+        await self.write(events)
+
+    async def write(self, events: Sequence[UsageEvent]) -> None:
+        """Has the events of a closed reservation on disk, and the shared store told of it then.
+
+        Raises:
+            Unavailable: The disk refuses; the events are kept and tried again.
+        """
         await self.ledger.close(events)
+        if self.shared is not None:
+            self.shared.written(events[0].tenant, events[0].id)
 
     async def closed(self, note: bytes) -> None:
         """Sees to it that the events of a reservation that was closed elsewhere are on disk.
@@ -145,7 +155,23 @@ class Books:
         Its process may have ended before they were on its own; events of one id count once.
         """
         if note:
-            await self.ledger.close(events_of(_DECODE_RECORD(note)))
+            await self.write(events_of(_DECODE_RECORD(note)))
+
+    async def claim(self, events: Sequence[UsageEvent]) -> bool:
+        """Ends a reservation whose lease has passed, with its events.
+
+        Returns:
+            Whether it was open still, and not renewed; else nothing changed.
+
+        Raises:
+            Unavailable: The store is away, or the disk refuses as in `write`.
+        """
+        note = b"" if self.shared is None else _ENCODE(closing_record(events))
+        if await self.store.claim(events[0].tenant, events[0].id, note=note) is None:
+            return False
+        self.open.pop(events[0].id, None)
+        await self.write(events)
+        return True
 
     async def renew(self, held: Held, grown: Held | None) -> None:
         """Prolongs a reservation in the store.
@@ -238,7 +264,9 @@ class Books:
             return False
         tenant, reservation_id = held.record.tenant, held.record.id
         try:
-            if await self.shared.find(tenant, reservation_id) is not None:
+            found = await self.shared.find(tenant, reservation_id)
+            if found is not None:
+                await self.closed(found.note)
                 return True
             await self.shared.restore(self.hold(held))
             await self.shared.settle(tenant, reservation_id, amounts, note=note)

@@ -82,23 +82,25 @@ class Sweeper:
 
     async def _expire(self, held: Held) -> bool:
         books, record = self._books, held.record
-        if await books.store.claim(record.tenant, record.id) is None:
-            found = await books.store.find(record.tenant, record.id)
-            if found is not None and found.left is not None:  # another process renewed it
-                held.expires = self._clock() + max(found.left.total_seconds(), _AGAIN_SECONDS)
-                return False
-            if books.open.pop(record.id, None) is None:
-                return False  # settled in the meantime
-            if found is not None:  # another process closed it
-                await books.closed(found.note)
-                books.ledger.forget(record.id)
-                return False
-        books.open.pop(record.id, None)
-        await self._write(held.record, EXPIRED, "LEASE_EXPIRED")
+        event = self._ended(record, EXPIRED, "LEASE_EXPIRED")
+        if await books.claim([event]):
+            _tell(event)
+            return True
+        found = await books.store.find(record.tenant, record.id)
+        if found is not None and found.left is not None:  # another process renewed it
+            held.expires = self._clock() + max(found.left.total_seconds(), _AGAIN_SECONDS)
+            return False
+        if books.open.pop(record.id, None) is None:
+            return False  # settled in the meantime
+        if found is not None:  # another process closed it
+            await books.closed(found.note)
+            books.ledger.forget(record.id)
+            return False
+        await self._write(event)
         return True
 
     async def _claim_others(self, store: SharedQuotaStore) -> int:
-        """Ends what other processes left behind.
+        """Ends what other processes left behind, open or closed without its events.
 
         Only what had lapsed at the look before as well, and not just after the store was
         away: a process that lives tells the store first what it could not tell until then.
@@ -115,31 +117,47 @@ class Sweeper:
                 if reservation_id not in before:
                     lapsed.add(reservation_id)
                     continue
-                note = await store.claim(tenant, reservation_id)
-                if note:
-                    record = self._books.read(note).record
-                    await self._write(record, EXPIRED, "LEASE_EXPIRED")
-                    ended += 1
+                ended += await self._end_other(store, tenant, reservation_id)
         self._lapsed = lapsed
         return ended
+
+    async def _end_other(self, store: SharedQuotaStore, tenant: str, reservation_id: str) -> bool:
+        found = await store.find(tenant, reservation_id)
+        if found is None or not found.note:
+            await store.claim(tenant, reservation_id)  # the store forgets that it lapsed
+            return False
+        if found.left is None:  # whoever closed it may not have lived to write it
+            await self._books.closed(found.note)
+            _log.warning("reservation_written_for_another", id=reservation_id)
+            return False
+        event = self._ended(self._books.read(found.note).record, EXPIRED, "LEASE_EXPIRED")
+        if not await self._books.claim([event]):
+            return False
+        _tell(event)
+        return True
 
     async def _resolve(self, shared: SharedQuotaStore, record: OpenRecord) -> None:
         """Finds out what became of a reservation while its process was not there."""
         books = self._books
         found = await shared.find(record.tenant, record.id)
         if found is None:
-            await self._write(record, ORPHANED, "GATEWAY_RESTARTED")
+            await self._write(self._ended(record, ORPHANED, "GATEWAY_RESTARTED"))
         elif found.left is not None:
             held = books.read(found.note)
             held.expires = self._clock() + found.left.total_seconds()
             books.open[record.id] = held
         elif found.note:
             await books.closed(found.note)
-        else:  # claimed by a process that may not have lived to write it
-            await self._write(record, EXPIRED, "LEASE_EXPIRED")
+        else:  # given back, or counted by its process alone, which did not live to write it
+            await self._write(self._ended(record, EXPIRED, "LEASE_EXPIRED"))
 
-    async def _write(self, record: OpenRecord, outcome: str, reason: str) -> None:
-        event: UsageEvent = close_record(
+    async def _write(self, event: UsageEvent) -> None:
+        await self._books.write([event])
+        _tell(event)
+
+    def _ended(self, record: OpenRecord, outcome: str, reason: str) -> UsageEvent:
+        """The event of a reservation that nobody settled."""
+        return close_record(
             record,
             record.reserved,
             outcome,
@@ -148,5 +166,7 @@ class Sweeper:
             estimated=True,
             reason=reason,
         )
-        await self._books.ledger.close([event])
-        _log.warning("reservation_ended", outcome=outcome, id=record.id, request=record.request_id)
+
+
+def _tell(event: UsageEvent) -> None:
+    _log.warning("reservation_ended", outcome=event.outcome, id=event.id, request=event.request_id)

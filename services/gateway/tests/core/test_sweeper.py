@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from atrium_common.errors import Unavailable
+from atrium_gateway.quota.store import Found
 from atrium_gateway.sweeper import Sweeper
 
 
@@ -26,6 +27,9 @@ class Lapsing:
 
     async def lapsed(self, tenant: str) -> list[str]:
         return list(self.left)
+
+    async def find(self, tenant: str, reservation_id: str) -> Found | None:
+        return None
 
     async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
         self.claimed.append(reservation_id)

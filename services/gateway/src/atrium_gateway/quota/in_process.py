@@ -104,7 +104,7 @@ class InProcessQuotaStore:
             return None
         return Found(held.note, timedelta(milliseconds=max(held.expires - self._now(), 0)))
 
-    async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
+    async def claim(self, tenant: str, reservation_id: str, *, note: bytes = b"") -> bytes | None:
         held = self._held.get(reservation_id)
         if held is None or held.expires > self._now():
             return None

@@ -3,8 +3,10 @@
 -- the same tests. Times are Unix milliseconds; numbers are whole and under 2^53.
 --
 --   KEYS[1]   the reservation: a hash  x expires, p pieces (packed), k counter keys, n note;
---             once it is closed, for a while, only  d the note that it was settled with
---   KEYS[2]   the tenant's leases: a sorted set of reservation ids by expiry
+--             once it is closed, for a while, only  d the note of its end, and until somebody
+--             confirms that its events are on disk  u how long it is known from then on
+--   KEYS[2]   the tenant's leases: a sorted set of reservation ids by expiry; of a closed one
+--             by the time from which others see to its events
 --   KEYS[3..] the counters, one for each meter
 --   ARGV[1]   operation; ARGV[2] now, or "" for the server's clock; ARGV[3] reservation id
 --
@@ -24,6 +26,8 @@ local MOST_HOLES = 256
 -- long before; a claim must be known when the process that made the reservation is back.
 local SETTLED = 120000
 local CLAIMED = DAY
+-- Time for whoever closed a reservation to confirm that its events are on disk.
+local GRACE = 5000
 
 local operation, id = ARGV[1], ARGV[3]
 local now = tonumber(ARGV[2])
@@ -158,15 +162,22 @@ local function keys_of()
   return found
 end
 
--- Ends a reservation: its slots are free, its lease is gone, its end is known for a while.
-local function close(keys, note, known)
+-- Ends a reservation: its slots are free, its lease is gone, its end is known for a while. Where
+-- events are `owed`, a day or until they are confirmed; its lease was to live as long, at least.
+local function close(keys, note, known, owed)
   for _, piece in ipairs(pieces_of()) do
     if piece[2] == 's' then redis.call('ZREM', keys[piece[1]], id) end
   end
   redis.call('DEL', KEYS[1])
-  redis.call('ZREM', KEYS[2], id)
-  redis.call('HSET', KEYS[1], 'd', note)
-  redis.call('PEXPIRE', KEYS[1], known)
+  if owed then
+    redis.call('ZADD', KEYS[2], whole(now + GRACE), id)
+    redis.call('HSET', KEYS[1], 'd', note, 'u', known)
+    redis.call('PEXPIRE', KEYS[1], DAY)
+  else
+    redis.call('ZREM', KEYS[2], id)
+    redis.call('HSET', KEYS[1], 'd', note)
+    redis.call('PEXPIRE', KEYS[1], known)
+  end
 end
 
 -- Keeps the lease: a day after it has passed, even a reservation that nobody claims is gone.
@@ -246,6 +257,19 @@ if operation == 'seed' then
     redis.call('HINCRBY', KEYS[3], 'u', ARGV[5])
   end
   return {'seeded', whole(now)}
+end
+
+if operation == 'confirm' then
+  -- ids of closed reservations, KEYS[3..] in turn, whose events are on disk
+  for i = 3, #KEYS do
+    local v = numbers(KEYS[i], 'u', 'x')
+    if v[1] then
+      redis.call('HDEL', KEYS[i], 'u')
+      redis.call('PEXPIRE', KEYS[i], whole(v[1]))
+    end
+    if not v[2] then redis.call('ZREM', KEYS[2], ARGV[i + 1]) end
+  end
+  return {'confirmed', whole(now)}
 end
 
 if operation == 'peek' then
@@ -328,7 +352,7 @@ if operation == 'settle' then
   local keys, left = keys_of(), {}
   for i = 5, #ARGV do left[#left + 1] = tonumber(ARGV[i]) end
   spread(pieces_of(), keys, left)
-  close(keys, ARGV[4], SETTLED)
+  close(keys, ARGV[4], SETTLED, ARGV[4] ~= '')
   return {'settled', whole(now)}
 end
 
@@ -338,7 +362,7 @@ if operation == 'void' then
     local keys = keys_of()
     spread(pieces_of(), keys, {})
     close(keys, '', SETTLED)
-  else
+  elseif redis.call('HEXISTS', KEYS[1], 'u') == 0 then
     redis.call('HSETNX', KEYS[1], 'd', '')
     redis.call('PEXPIRE', KEYS[1], SETTLED)
   end
@@ -361,6 +385,8 @@ if operation == 'book' then
   for i, meter in ipairs(meters) do
     if meter.kind ~= 's' then take(meter, amounts[i], now) end
   end
+  redis.call('DEL', KEYS[1])
+  redis.call('ZREM', KEYS[2], id)
   redis.call('HSET', KEYS[1], 'd', 'booked')
   redis.call('PEXPIRE', KEYS[1], CLAIMED)
   return {'settled', whole(now)}
@@ -377,14 +403,14 @@ if operation == 'find' then
 end
 
 if operation == 'claim' then
-  -- ends a reservation whose lease has passed; what it reserved stays consumed
+  -- a note of its end: ends a reservation whose lease has passed; what it reserved stays consumed
   if not expires then
-    redis.call('ZREM', KEYS[2], id)
+    if redis.call('HEXISTS', KEYS[1], 'u') == 0 then redis.call('ZREM', KEYS[2], id) end
     return {'gone', whole(now)}
   end
   if expires > now then return {'held', whole(now)} end
   local note = redis.call('HGET', KEYS[1], 'n')
-  close(keys_of(), '', CLAIMED)
+  close(keys_of(), ARGV[4], CLAIMED, ARGV[4] ~= '')
   return {'claimed', whole(now), note}
 end
 

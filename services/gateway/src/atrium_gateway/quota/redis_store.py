@@ -25,6 +25,7 @@ _TRIES: Final = 3
 """Calls until the server's clock and the windows that it was told agree."""
 _RETRY: Final = timedelta(seconds=1)
 _LAPSED_AT_ONCE: Final = 100
+_CONFIRMED_AT_ONCE: Final = 200
 _TENANTS_AT_ONCE: Final = 200
 _IDLE_AT_ONCE: Final = 5
 _NAMED_SECONDS: Final = 30.0
@@ -113,9 +114,15 @@ class RedisQuotaStore:
         left = timedelta(milliseconds=int(answer[3])) if answer[0] == b"open" else None
         return Found(answer[2], left)
 
-    async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
-        answer = await self._call("claim", tenant, reservation_id, ())
+    async def claim(self, tenant: str, reservation_id: str, *, note: bytes = b"") -> bytes | None:
+        answer = await self._call("claim", tenant, reservation_id, (note,))
         return answer[2] if answer[0] == b"claimed" else None
+
+    async def confirm(self, tenant: str, reservation_ids: Sequence[str]) -> None:
+        for at in range(0, len(reservation_ids), _CONFIRMED_AT_ONCE):
+            ids = reservation_ids[at : at + _CONFIRMED_AT_ONCE]
+            closed = [self._key(tenant, f"held:{each}") for each in ids]
+            await self._call("confirm", tenant, "", ids, keys=closed)
 
     async def lapsed(self, tenant: str) -> Sequence[str]:
         key, now = self._key(tenant, "leases"), self._now()

@@ -69,6 +69,7 @@ class ResilientQuotaStore:
         self._here: dict[str, _Here] = {}
         self._kept: dict[str, Hold] = {}
         self._owed: dict[str, Callable[[], Awaitable[object]]] = {}
+        self._written: dict[str, str] = {}
         self._generation = 0
         self._failed = float("-inf")
 
@@ -84,6 +85,10 @@ class ResilientQuotaStore:
     def keep(self, hold: Hold) -> None:
         self._kept[hold.id] = hold
 
+    def written(self, tenant: str, reservation_id: str) -> None:
+        if len(self._written) < _OWED_AT_MOST:  # of the rest another gateway makes sure
+            self._written[reservation_id] = tenant
+
     async def tend(self) -> None:
         """Tells the shared store what is owed to it; stops where it is away still."""
         try:
@@ -91,6 +96,7 @@ class ResilientQuotaStore:
             here = [each for each in self._here.values() if not each.stays]
             await _in_turn(self._hand_over(each) for each in here)
             await _in_turn(self._pay(*each) for each in tuple(self._owed.items()))
+            await self._confirm()
         except Unavailable:
             self._missed()
 
@@ -184,15 +190,15 @@ class ResilientQuotaStore:
             return await here.store.find(tenant, reservation_id)
         return await self._answered(self._shared.find(tenant, reservation_id))
 
-    async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
+    async def claim(self, tenant: str, reservation_id: str, *, note: bytes = b"") -> bytes | None:
         here = self._here.get(reservation_id)
         if here is None:
-            return await self._answered(self._shared.claim(tenant, reservation_id))
-        note = await here.store.claim(tenant, reservation_id)
-        if note is not None:
+            return await self._answered(self._shared.claim(tenant, reservation_id, note=note))
+        claimed = await here.store.claim(tenant, reservation_id)
+        if claimed is not None:
             del self._here[reservation_id]
             self._owe_booking(here.hold, here.hold.amounts)
-        return note
+        return claimed
 
     async def _answered(self, call: Awaitable[T]) -> T:
         try:
@@ -211,6 +217,19 @@ class ResilientQuotaStore:
         return not hold.meters or (
             all(map(_is_rate, hold.meters)) and self._falls_back(hold.tenant)
         )
+
+    async def _confirm(self) -> None:
+        """Confirms what is on disk, one call for each tenant."""
+        by_tenant: dict[str, list[str]] = {}
+        for reservation_id, tenant in self._written.items():
+            by_tenant.setdefault(tenant, []).append(reservation_id)
+
+        async def confirm(tenant: str, ids: Sequence[str]) -> None:
+            await self._shared.confirm(tenant, ids)
+            for reservation_id in ids:
+                self._written.pop(reservation_id, None)
+
+        await _in_turn(confirm(*each) for each in by_tenant.items())
 
     async def _restore_kept(self, hold: Hold) -> None:
         """Repeats a renewal; a later one in the meantime is told in the next round."""

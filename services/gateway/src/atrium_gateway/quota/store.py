@@ -125,7 +125,8 @@ class QuotaStore(Protocol):
             tenant: Whose it is.
             reservation_id: The reservation.
             amounts: What was consumed, by meter.
-            note: What `find` tells of it for a while from now on.
+            note: What `find` tells of it for a while from now on. A shared store keeps it
+                until it is confirmed that the events in it are on disk.
 
         Returns:
             False if there was no such reservation (settled before, claimed): nothing changed.
@@ -136,8 +137,13 @@ class QuotaStore(Protocol):
         """Tells of a reservation; ``None`` if it never was, was lost or is long closed."""
         ...
 
-    async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
+    async def claim(self, tenant: str, reservation_id: str, *, note: bytes = b"") -> bytes | None:
         """Ends a reservation whose lease has passed: the reserved amounts stay consumed.
+
+        Args:
+            tenant: Whose it is.
+            reservation_id: The reservation.
+            note: What `find` tells of it from now on, as in `settle`.
 
         Returns:
             Its note, for one caller alone; ``None`` if it is closed or its lease holds.
@@ -172,7 +178,11 @@ class SharedQuotaStore(QuotaStore, Protocol):
         ...
 
     async def lapsed(self, tenant: str) -> Sequence[str]:
-        """Ids of a tenant's reservations whose lease has passed, for `claim`."""
+        """Ids of a tenant's reservations whose lease has passed, for `claim`.
+
+        Also of those that were closed with a note a while ago and not confirmed since: who
+        closed them may not have lived to write the events.
+        """
         ...
 
 
@@ -190,6 +200,13 @@ class RemoteQuotaStore(SharedQuotaStore, Protocol):
         """
         ...
 
+    async def confirm(self, tenant: str, reservation_ids: Sequence[str]) -> None:
+        """Says that the events of closed reservations are on disk; `lapsed` forgets them.
+
+        One that is open is left alone. Idempotent.
+        """
+        ...
+
 
 class GatewayQuotaStore(SharedQuotaStore, Protocol):
     """A shared store as a gateway uses it: it keeps what the store could not be told."""
@@ -201,6 +218,10 @@ class GatewayQuotaStore(SharedQuotaStore, Protocol):
 
     def keep(self, hold: Hold) -> None:
         """Has a renewal that failed repeated as soon as the store is back."""
+        ...
+
+    def written(self, tenant: str, reservation_id: str) -> None:
+        """Has it confirmed, with others, that a reservation's events are on disk."""
         ...
 
     async def tend(self) -> None:
