@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote, urlsplit
 
-from tests.docs.pages import ROOT, Page, pages
+from tests.kit.pages import ROOT, Page, pages
 
 PAGES = {page.path: page for page in pages()}
 

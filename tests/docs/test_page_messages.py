@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Iterator
 
-from tests.docs.pages import ROOT
+from tests.kit.pages import ROOT
 
 PAGE = ROOT / "docs/troubleshooting.md"
 FOREIGN = "Docker:"

@@ -13,7 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from atrium_gateway.cli.app import app
 from atrium_gateway.cli.group import DefaultsToShow
-from tests.docs.pages import ROOT, Page, pages
+from tests.kit.pages import ROOT, Page, pages
 
 PAGES = pages()
 MADE_UP = {"ATRIUM_X", "ATRIUM_KEY_ID"}
