@@ -168,7 +168,12 @@ class ServiceWatch:
     async def _watch_process(self) -> None:
         request = health_pb2.HealthCheckRequest(service=self._service)
         while True:
-            states: StreamedState = StreamedCall(self._health_stub.Watch(request), _ignored)
+            states: StreamedState = StreamedCall(
+                # Each call that fails because nobody is there would leave some bytes in grpc
+                # for ever (grpc issue 43360): one call waits until somebody is.
+                self._health_stub.Watch(request, wait_for_ready=True),
+                _ignored,
+            )
             # A service that died ends the stream; that is the news, not a failure of ours.
             with contextlib.suppress(AtriumError):
                 async for _ in states:
