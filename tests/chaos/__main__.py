@@ -1,4 +1,7 @@
-"""`python -m tests.chaos [--rounds N] [--seed N]`: plays rounds until one breaks a promise."""
+"""`python -m tests.chaos [--rounds N] [--seed N]`: plays rounds until one breaks a promise.
+
+`--layout together` and `--victim gateway` play one layout and kill only parts of that name.
+"""
 
 import argparse
 import asyncio
@@ -23,23 +26,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
+    parser.add_argument("--layout", choices=["alone", "together"])
+    parser.add_argument("--victim", default="", help="how its name begins")
     options = parser.parse_args()
-    few = -(-options.rounds // _ALONE_SHARE)
+    shares = {"alone": options.rounds, "together": 0, None: -(-options.rounds // _ALONE_SHARE)}
+    few = shares[options.layout]
     plan = {alone: range(few), together: range(few, options.rounds)}
     for layout, numbers in plan.items():
-        if numbers and not _played(layout, numbers, options.seed):
+        if numbers and not _played(layout, numbers, options.seed, options.victim):
             return 1
     print(f"{options.rounds} rounds: every answer is in the ledger once, and the sums agree")
     return 0
 
 
-def _played(layout: Layout, numbers: range, seed: int) -> bool:
+def _played(layout: Layout, numbers: range, seed: int, named: str) -> bool:
     """Plays rounds over one running stack; says whether every promise held."""
     with (
         tempfile.TemporaryDirectory(prefix="atrium-chaos-") as folder,
         layout(Path(folder)) as stack,
     ):
-        turns = victims(stack)
+        turns = [each for each in victims(stack) if each.name.startswith(named)]
         for number in numbers:
             name = f"round {number}, {layout.__name__}"
             victim = turns[number % len(turns)]
