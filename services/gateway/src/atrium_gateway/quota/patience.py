@@ -1,7 +1,8 @@
 """A time-out for answers that does not blame the other side for our own loop being busy.
 
 When thousands of requests arrive at once, the loop may look at its sockets only much later:
-the answers have long been there. The Redis store waits by it.
+the answers have long been there. The Redis store waits by it;
+`redis_line.py` counts the same slices.
 """
 
 import asyncio
@@ -9,8 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-_SLICES: Final = 10
-_MOST_SLICES: Final = 100
+SLICES: Final = 10
+"""Parts of a time-out that are looked at one by one."""
+MOST_SLICES: Final = 100
 """Ends any wait: ten times the time-out, and how late the loop was each time."""
 
 
@@ -20,9 +22,9 @@ class _Watch:
     def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._limit = limit
-        self._slice = seconds / _SLICES
-        self._left = _SLICES
-        self._most = _MOST_SLICES
+        self._slice = seconds / SLICES
+        self._left = SLICES
+        self._most = MOST_SLICES
         self._begin()
 
     def stop(self) -> None:

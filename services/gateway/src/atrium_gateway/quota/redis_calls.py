@@ -16,10 +16,10 @@ from redis.exceptions import NoScriptError, RedisError
 from atrium_common.errors import Unavailable
 from atrium_gateway.quota.breaker import Breaker
 from atrium_gateway.quota.patience import patience
+from atrium_gateway.quota.redis_line import Argument, RedisLine
 
 T = TypeVar("T")
 Answer = list[bytes]
-Argument = str | int | bytes
 
 _SCRIPT: Final = files(__package__).joinpath("redis_store.lua").read_text(encoding="utf-8")
 _DIGEST: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -57,25 +57,34 @@ class RedisCalls:
         self.redis = redis
         self._timeout = timeout.total_seconds()
         self._breaker = Breaker(time.monotonic)
+        self._line = RedisLine(redis.connection_pool, seconds=self._timeout)
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
     async def script(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Answer:
         """Runs the script; sends it along where the server does not have it."""
-        everything = (*keys, *arguments)
+        everything = (len(keys), *keys, *arguments)
         try:
-            found = await self.answered(lambda: self.redis.evalsha(_DIGEST, len(keys), *everything))
+            found = await self._tried(lambda: self._line.call("EVALSHA", _DIGEST, *everything))
         except NoScriptError:  # the server was restarted, or another one took over
-            found = await self.answered(lambda: self.redis.eval(_SCRIPT, len(keys), *everything))
+            found = await self._tried(lambda: self._line.call("EVAL", _SCRIPT, *everything))
         return cast("Answer", found)
 
     async def answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """Sends a command of `redis` when it is its turn."""
+
+        async def timed() -> T:
+            async with patience(self._timeout):
+                return await call()
+
+        return await self._tried(timed)
+
+    async def _tried(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Makes a call that ends in time when it is its turn."""
         async with self._turns:
             if not self._breaker.allows():
                 raise store_away()
             try:
-                async with patience(self._timeout):
-                    found = await call()
+                found = await call()
             except NoScriptError:
                 self._breaker.succeeded()
                 raise

@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from atrium_common.errors import NotFound, Unavailable
 from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import LEDGERED, LimitState, Meter, Window
-from atrium_gateway.quota.redis_calls import Answer, Argument, RedisCalls, store_away
+from atrium_gateway.quota.redis_calls import Answer, RedisCalls, store_away
+from atrium_gateway.quota.redis_line import Argument
 from atrium_gateway.quota.store import Consumed, Found, Hold, Unseeded
 from atrium_gateway.quota.verdict import Reading, refusal, states
 
