@@ -203,6 +203,9 @@ def test_a_dtype_that_torch_does_not_compute_in_is_refused(tmp_path: Path) -> No
         DiffusersEngine([odd], store=WeightStore(tmp_path))
 
 
-async def test_a_model_that_is_not_loaded_draws_nothing(engine: DiffusersEngine) -> None:
-    with pytest.raises(AtriumError, match="not loaded"):
+async def test_a_model_without_its_files_draws_nothing(engine: DiffusersEngine) -> None:
+    engine.check_ready(job().model)
+    with pytest.raises(AtriumError, match="has failed"):  # its first use would load it
         await anext(engine.draw(engine.plan(job())))
+    with pytest.raises(AtriumError, match="has failed"):
+        engine.check_ready(job().model)

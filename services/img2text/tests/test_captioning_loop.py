@@ -100,7 +100,6 @@ class _Bench:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device = device
-        self.failures: list[str] = []
         probe = device.prepare_description(DescriptionOrder(model="tiny"), picture())
         self.captioner = Captioner(
             device,
@@ -108,7 +107,6 @@ class _Bench:
             name="tiny",
             max_batch=max_batch,
             threads=1,
-            on_failure=self.failures.append,
             clock=clock,
         )
 
@@ -265,7 +263,7 @@ async def test_a_request_too_large_alone_is_refused_and_the_others_go_on(bench: 
     assert isinstance(results[0], Described)
     assert isinstance(results[1], Overloaded)
     assert isinstance(results[2], Described)
-    assert not bench.failures
+    assert not bench.captioner.failure
 
 
 async def test_a_bad_request_fails_alone(bench: _Bench) -> None:
@@ -277,14 +275,14 @@ async def test_a_bad_request_fails_alone(bench: _Bench) -> None:
     assert isinstance(results[1], InternalError)
     assert "injected" not in str(results[1])
     assert isinstance(results[2], Described)
-    assert not bench.failures
+    assert not bench.captioner.failure
 
 
 async def test_a_device_that_is_gone_fails_everyone_and_says_so(bench: _Bench) -> None:
     bench.device.lost = True
     results = await bench.together(_job(1), _job(2))
     assert [type(result) for result in results] == [Unavailable, Unavailable]
-    assert bench.failures == ["RuntimeError: injected"]
+    assert bench.captioner.failure == "RuntimeError: injected"
     with pytest.raises(Unavailable):
         await described(bench.captioner, _job(3))
 
@@ -337,5 +335,5 @@ async def test_three_hundred_random_cancels_leak_nothing(bench: _Bench) -> None:
         await asyncio.gather(*(chance.choice([visit, impatient])(seed) for seed in seeds))
     assert bench.captioner.running == 0
     assert bench.captioner.waiting == 0
-    assert not bench.failures
+    assert not bench.captioner.failure
     assert (await described(bench.captioner, _job())).texts

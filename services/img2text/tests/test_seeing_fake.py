@@ -131,12 +131,13 @@ async def test_a_model_does_what_its_entry_says(engine: FakeEngine) -> None:
 async def test_pages_take_their_time_and_have_a_limit() -> None:
     engine = slow(seconds_per_page=3600, page_limit_seconds=0.01)
     order = ReadingOrder(model="slow")
-    with pytest.raises(Unavailable):
-        engine.check_reading(order)
-    await engine.load()
+    engine.check_reading(order)  # its first use loads it
     with pytest.raises(MediaError) as caught:
         await engine.read(PAGE, order)
     assert caught.value.reason == "PAGE_TIMEOUT"
+    await engine.close()
+    with pytest.raises(Unavailable):
+        engine.check_reading(order)
     patient = slow(seconds_per_page=3600, page_limit_seconds=7200)
     await patient.load()
     task = asyncio.create_task(patient.read(PAGE, order))

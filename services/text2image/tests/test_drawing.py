@@ -296,3 +296,9 @@ async def test_a_model_that_is_not_loaded_is_unavailable_and_costs_nothing(
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert from_rpc_error(caught.value).reason == "MODEL_NOT_READY"
     assert (await service.admission.closed(1))[0].outcome == "REFUNDED"
+
+
+async def test_an_unloaded_model_is_loaded_by_its_next_picture(service: Running) -> None:
+    await service.engine.unload_model("fake-pictures")
+    assert (await service.draw()).usage.images == 1
+    assert service.engine.models()[0].last_used_at is not None

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import cast
 
 from atrium_common.catalogue import AdapterEntry, ModelEntry
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.registry import by_engine, make_engine
 from atrium_common.routing import ModelRouter
 from atrium_common.weights import WeightStore
@@ -23,6 +24,10 @@ class PictureRouter(ModelRouter[PictureEngine]):
     def limits(self, model: str) -> ModelLimits:
         """Tells what its engine takes."""
         return self.engine_of(model).limits(model)
+
+    def check_ready(self, model: str) -> None:
+        """Asks its engine."""
+        self.engine_of(model).check_ready(model)
 
     def plan(self, job: PictureJob) -> RequestPlan:
         """Lets its engine decide."""
@@ -40,16 +45,18 @@ def open_engines(
     *,
     store: WeightStore,
     adapters: Sequence[AdapterEntry] = (),
+    lifecycle: Lifecycle | None = None,
 ) -> PictureRouter:
     """Makes one engine for each engine name of the entries, behind one router.
 
     Args:
         table: Registry name -> ``"module:Class"``; the class takes
-            `(entries, *, store, adapters)`.
+            `(entries, *, store, adapters, lifecycle)`.
         service: Name of the service, e.g. ``"text2image"``.
         entries: Its models.
         store: The weights.
         adapters: The catalogue's adapters; each engine takes those of its models.
+        lifecycle: Shared by the engines; see `ModelHost`.
 
     Raises:
         CatalogueError: There are no entries, or an engine can't be made.
@@ -57,7 +64,12 @@ def open_engines(
     engines = {
         name: cast(
             "PictureEngine",
-            make_engine(table, service, name, served, store=store, adapters=adapters),
+            make_engine(
+                *(table, service, name, served),
+                store=store,
+                adapters=adapters,
+                lifecycle=lifecycle,
+            ),
         )
         for name, served in by_engine(entries, service).items()
     }

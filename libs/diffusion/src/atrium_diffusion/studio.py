@@ -11,8 +11,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from atrium_common.context import RequestContext, report_usage
-from atrium_common.domain import ModelState, Usage
-from atrium_common.errors import Unavailable
+from atrium_common.domain import Usage
 from atrium_common.work import WorkQueue
 from atrium_diffusion.answer import Answer
 from atrium_diffusion.domain import OutputOptions, RequestPlan
@@ -60,11 +59,9 @@ class Studio:
 
         Raises:
             NotFound: No engine serves it.
-            Unavailable: It is not loaded.
+            Unavailable: It has failed; one that is only not loaded is loaded by its first use.
         """
-        for info in self._engines.engine_of(model).models():
-            if info.id == model and info.state is not ModelState.READY:
-                raise Unavailable(f"The model {model!r} is not ready.", reason="MODEL_NOT_READY")
+        self._engines.check_ready(model)
 
     async def draw(
         self, plan: RequestPlan, output: OutputOptions, caller: RequestContext

@@ -4,6 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from atrium_common.catalogue import CatalogueError
+from atrium_common.composition import open_lifecycle
 from atrium_common.images import ImageLimits
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
@@ -24,10 +25,12 @@ def main() -> None:
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("img2img"), settings.engine)
+        lifecycle = open_lifecycle(settings, catalogue, entries)
         engines = open_engines(
             entries,
             store=WeightStore(settings.models_dir, cache=settings.cache_dir),
             adapters=catalogue.adapters,
+            lifecycle=lifecycle,
         )
         safety = open_safety_check(settings.safety_check)
     except CatalogueError as error:
@@ -48,7 +51,7 @@ def main() -> None:
         directory=settings.spool_dir,
     )
     servicer = ImageEditServicer(engines, catalogue, studio=studio, uploads=Uploads(limits))
-    asyncio.run(serve(servicer, engines, settings))
+    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 
 from atrium_common.catalogue import CatalogueError
+from atrium_common.composition import open_lifecycle
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.settings import read_settings
@@ -19,9 +20,9 @@ def main() -> None:
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("img2text"), settings.engine)
-        engines = open_engines(
-            entries, store=WeightStore(settings.models_dir, cache=settings.cache_dir)
-        )
+        lifecycle = open_lifecycle(settings, catalogue, entries)
+        store = WeightStore(settings.models_dir, cache=settings.cache_dir)
+        engines = open_engines(entries, store=store, lifecycle=lifecycle)
     except CatalogueError as error:
         raise SystemExit(f"atrium_img2text: {error}") from None
     servicer = ImageUnderstandingServicer(
@@ -31,7 +32,7 @@ def main() -> None:
         max_pages=settings.max_pages,
         max_queue=settings.max_queue,
     )
-    asyncio.run(serve(servicer, engines, settings))
+    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import asyncio
 
 from atrium_common.catalogue import CatalogueError
+from atrium_common.composition import open_lifecycle
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.settings import read_settings
@@ -21,10 +22,12 @@ def main() -> None:
     try:
         catalogue = settings.open_catalogue()
         entries = with_engine(catalogue.for_service("text2image"), settings.engine)
+        lifecycle = open_lifecycle(settings, catalogue, entries)
         engines = open_engines(
             entries,
             store=WeightStore(settings.models_dir, cache=settings.cache_dir),
             adapters=catalogue.adapters,
+            lifecycle=lifecycle,
         )
         safety = open_safety_check(settings.safety_check)
     except CatalogueError as error:
@@ -36,7 +39,7 @@ def main() -> None:
         max_queue=settings.max_queue,
     )
     servicer = TextToImageServicer(engines, catalogue, studio=studio)
-    asyncio.run(serve(servicer, engines, settings))
+    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

@@ -135,6 +135,23 @@ class ModelHost(Generic[LoadedT]):
             yield loaded
             record.last_used_at = self._now()
 
+    def check(self, model: str) -> None:
+        """Refuses a request that `use` would refuse, before its caller uploads or waits.
+
+        A model that is not loaded passes: its first use loads it.
+
+        Raises:
+            NotFound: The model is not of this engine.
+            Unavailable: It has failed, or the engine is closed.
+        """
+        record = self._find(model)
+        if self._closed:
+            raise Unavailable(f"The model {model!r} is not ready.", reason="MODEL_NOT_READY")
+        self._shelf.serving(record)  # notices a model that failed while it served
+        if record.state is ModelState.FAILED:
+            left = record.retry_at - self._lifecycle.clock()
+            raise _for_callers(record, retry_seconds=left)
+
     def peek(self, model: str) -> LoadedT | None:
         """Returns a model if it can serve now, for what is asked of it outside of a request.
 

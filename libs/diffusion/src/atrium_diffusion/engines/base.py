@@ -43,6 +43,15 @@ class PictureEngine(Protocol):
         """
         ...
 
+    def check_ready(self, model: str) -> None:
+        """Refuses a model that can't draw now, nor be loaded for it.
+
+        Raises:
+            NotFound: This engine does not serve the model.
+            Unavailable: It has failed, or the engine is closed.
+        """
+        ...
+
     def plan(self, job: PictureJob) -> RequestPlan:
         """Decides everything about a request before any work, and draws its seed.
 
@@ -55,12 +64,13 @@ class PictureEngine(Protocol):
         ...
 
     def draw(self, plan: RequestPlan) -> AsyncIterator[PictureEvent]:
-        """Draws a request. Pictures may finish in any order.
+        """Draws a request, after loading its model if need be. Pictures finish in any order.
 
         Closing the iterator frees the request's place within one step.
 
         Raises:
-            Unavailable: The model is not loaded, or a provider can't be reached.
-            Overloaded: The device has not enough memory even for this picture alone.
+            Unavailable: The model can't be loaded, or a provider can't be reached.
+            Overloaded: Models in use take the memory, or the device has not enough even for
+                this picture alone.
         """
         ...

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import gc
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,13 +42,21 @@ class LoadedWeights:
         model: The weights; only `check_prompt` may be called outside of the batcher.
         batcher: Draws with it.
         failure: Why the batcher's thread died; empty while it lives.
-        users: Entries that use it.
+        users: Ids of the entries that use it.
     """
 
     model: SdxlModel
     batcher: StepBatcher
     failure: str = ""
-    users: int = 0
+    users: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class WeightsShare:
+    """An entry's hold on loaded weights, from `take` to `give_back`."""
+
+    entry: str
+    weights: LoadedWeights
 
 
 @dataclass(slots=True)
@@ -72,7 +79,7 @@ class SharedWeights:
 
     async def take(
         self, entry: ModelEntry, options: DiffusersOptions, adapters: LoraFiles
-    ) -> LoadedWeights:
+    ) -> WeightsShare:
         """Returns an entry's weights, loaded if need be.
 
         Args:
@@ -84,32 +91,35 @@ class SharedWeights:
             WeightsError: Its files can't be had, or do not hold.
             Exception: Whatever torch makes of a device that it can't use.
         """
-        key = _Key(
-            folder=await self.thread.call(self.store.ensure, entry),
-            dtype=_dtype(entry, options),
-            device=_device(options),
-            options=options.loading(),
-            adapters=adapters.ids,
-        )
+        folder = await self.thread.call(self.store.ensure, entry)
+        key = _key(folder, entry, options, adapters)
         loaded = self._loaded.get(key)
         if loaded is None or loaded.failure:
             loaded = self._loaded[key] = await self._load(entry.id, key, adapters)
-        loaded.users += 1
-        return loaded
+        loaded.users.add(entry.id)
+        return WeightsShare(entry.id, loaded)
 
-    async def give_back(self, loaded: LoadedWeights) -> None:
-        """Stops weights that nobody uses any more; `release_memory` then frees them."""
-        loaded.users -= 1
+    def used_by_others(
+        self, entry: ModelEntry, options: DiffusersOptions, adapters: LoraFiles
+    ) -> bool:
+        """Tells whether another entry keeps this one's weights loaded; reads no weights."""
+        folder = self.store.locate(entry) if self._loaded else None
+        if folder is None:
+            return False
+        loaded = self._loaded.get(_key(folder, entry, options, adapters))
+        return loaded is not None and bool(loaded.users - {entry.id})
+
+    async def give_back(self, share: WeightsShare) -> None:
+        """Stops weights that nobody uses any more; they are freed with the last reference."""
+        loaded = share.weights
+        loaded.users.discard(share.entry)
         if loaded.users:
             return
         for key, kept in tuple(self._loaded.items()):
             if kept is loaded:
                 del self._loaded[key]
         await self.thread.call(loaded.batcher.stop)
-
-    async def release_memory(self) -> None:
-        """Gives memory back that torch would keep for the next model."""
-        await self.thread.call(_release)
+        await self.thread.flush()
 
     async def _load(self, name: str, key: _Key, adapters: LoraFiles) -> LoadedWeights:
         model, memory = await self.thread.call(_read, key, adapters)
@@ -159,19 +169,24 @@ def _read(key: _Key, adapters: LoraFiles) -> tuple[SdxlModel, MemoryModel]:
     return model, memory
 
 
-def _release() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+def _key(folder: Path, entry: ModelEntry, options: DiffusersOptions, adapters: LoraFiles) -> _Key:
+    return _Key(
+        folder=folder,
+        dtype=_dtype(entry, options),
+        device=device_of(options),
+        options=options.loading(),
+        adapters=adapters.ids,
+    )
 
 
-def _device(options: DiffusersOptions) -> torch.device:
+def device_of(options: DiffusersOptions) -> torch.device:
+    """Returns where a model with these options runs."""
     if options.device == "cpu" or (options.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     return torch.device("cuda", options.device_index)
 
 
 def _dtype(entry: ModelEntry, options: DiffusersOptions) -> torch.dtype:
-    own = "float32" if _device(options).type == "cpu" else "float16"
+    own = "float32" if device_of(options).type == "cpu" else "float16"
     dtype: torch.dtype = getattr(torch, entry.dtype or own)
     return dtype

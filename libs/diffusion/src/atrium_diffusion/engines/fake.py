@@ -16,10 +16,11 @@ import numpy as np
 from pydantic import Field
 
 from atrium_common.catalogue import AdapterEntry, ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_models import find_model, model_info
+from atrium_common.domain import ModelInfo
+from atrium_common.engine_models import find_model
 from atrium_common.engine_options import EngineOptions, read_options
-from atrium_common.errors import InvalidArgument, Unavailable
+from atrium_common.errors import InvalidArgument
+from atrium_common.lifecycle import Lifecycle, weightless_host
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_diffusion.domain import (
@@ -61,7 +62,6 @@ class FakeOptions(EngineOptions):
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    entry: ModelEntry
     options: FakeOptions
     planner: Planner
 
@@ -85,6 +85,7 @@ class FakeEngine:
         *,
         store: WeightStore | None = None,
         adapters: Sequence[AdapterEntry] = (),
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         draw_seed: Callable[[], int] = lambda: secrets.randbelow(2**32),
     ) -> None:
@@ -94,49 +95,51 @@ class FakeEngine:
             entries: The models, in catalogue order.
             store: Not used; there are no weights.
             adapters: The catalogue's adapters.
-            now: Aware UTC, for `ModelInfo.verified_at`.
+            lifecycle: Shared by the process's engines; see `ModelHost`.
+            now: Aware UTC, for what `models` reports.
             draw_seed: Draws the seeds of requests that name none.
 
         Raises:
             CatalogueError: An entry has an option that this engine does not know.
         """
         self._models = {entry.id: _model(entry, adapters, draw_seed) for entry in entries}
-        self._now = now
-        self._state = ModelState.UNLOADED
-        self._verified: dict[str, datetime] = {}
+        self._host = weightless_host(self.name, entries, lifecycle=lifecycle, now=now)
         self.started = 0
         self.steps = 0
         self.running = 0
         self.drawn: list[RequestPlan] = []
 
     async def load(self) -> None:
-        """Is ready at once."""
-        self._state = ModelState.READY
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
+
+    async def load_model(self, model: str) -> None:
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
+
+    async def unload_model(self, model: str) -> None:
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
         """Has nothing to free."""
-        self._state = ModelState.UNLOADED
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
-        return [
-            model_info(
-                model.entry,
-                engine=self.name,
-                state=self._state,
-                verified_at=self._verified.get(model.entry.id),
-            )
-            for model in self._models.values()
-        ]
+        return self._host.models()
 
     async def verify(self, model: str) -> None:
-        """Always succeeds for a model that it has."""
-        self._find(model)
-        self._verified[model] = self._now()
+        """Succeeds for a model that is loaded."""
+        await self._host.verify(model)
 
     def limits(self, model: str) -> ModelLimits:
         """Tells what the model takes."""
         return self._find(model).planner.limits
+
+    def check_ready(self, model: str) -> None:
+        """Refuses a model that has failed; see `ModelHost.check`."""
+        self._host.check(model)
 
     def plan(self, job: PictureJob) -> RequestPlan:
         """Decides everything about a request."""
@@ -154,17 +157,16 @@ class FakeEngine:
     async def draw(self, plan: RequestPlan) -> AsyncGenerator[PictureEvent, None]:
         """Draws a request; its pictures take each step together."""
         model = self._find(plan.job.model)
-        if self._state is not ModelState.READY:
-            raise Unavailable(f"The model {plan.job.model!r} is not loaded.")
-        self.started += 1
-        self.drawn.append(plan)
-        self.running += 1
-        try:
-            async with aclosing(self._draw(plan, model.options)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self.running -= 1
+        async with self._host.use(plan.job.model):
+            self.started += 1
+            self.drawn.append(plan)
+            self.running += 1
+            try:
+                async with aclosing(self._draw(plan, model.options)) as events:
+                    async for event in events:
+                        yield event
+            finally:
+                self.running -= 1
 
     async def _draw(
         self, plan: RequestPlan, options: FakeOptions
@@ -214,7 +216,7 @@ def _model(
         engine="fake 1",
         draw_seed=draw_seed,
     )
-    return _Model(entry, options, planner)
+    return _Model(options, planner)
 
 
 def _finished(plan: RequestPlan, words: int) -> list[Pixels]:

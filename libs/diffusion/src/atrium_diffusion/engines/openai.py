@@ -20,6 +20,7 @@ from openai.types import ImagesResponse
 from atrium_common.catalogue import AdapterEntry, ModelEntry
 from atrium_common.errors import InvalidArgument, MediaError
 from atrium_common.images import ImageLimits, read_picture
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.openai_upstream import broken, from_openai_error
 from atrium_common.provider_engine import ProviderEngine
 from atrium_common.weights import WeightStore
@@ -56,6 +57,7 @@ class OpenAIPictures(ProviderEngine[OpenAIPictureOptions]):
         *,
         store: WeightStore | None = None,
         adapters: Sequence[AdapterEntry] = (),
+        lifecycle: Lifecycle | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """Takes the catalogue's entries; there are no weights, so the rest is unused.
@@ -64,7 +66,7 @@ class OpenAIPictures(ProviderEngine[OpenAIPictureOptions]):
             CatalogueError: An option of a model does not hold.
         """
         del adapters
-        super().__init__(entries, store=store)
+        super().__init__(entries, store=store, lifecycle=lifecycle)
         self._clock = clock
 
     async def verify(self, model: str) -> None:
@@ -96,6 +98,10 @@ class OpenAIPictures(ProviderEngine[OpenAIPictureOptions]):
             default_guidance_scale=0.0,
             default_scheduler=None,
         )
+
+    def check_ready(self, model: str) -> None:
+        """Refuses a model without a key."""
+        self.client(model)
 
     def plan(self, job: PictureJob) -> RequestPlan:
         """Refuses what the images API has no word for; see `PictureEngine.plan`."""

@@ -7,6 +7,7 @@ back finds the engine of a model.
 from collections.abc import Mapping, Sequence
 
 from atrium_common.catalogue import AdapterEntry, ModelEntry
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.weights import WeightStore
 from atrium_diffusion import router
 from atrium_diffusion.router import PictureRouter
@@ -16,7 +17,7 @@ ENGINES: Mapping[str, str] = {
     "openai": "atrium_img2img.engines.openai:OpenAIEngine",
     "fake": "atrium_diffusion.engines.fake:FakeEngine",
 }
-"""Registry name -> ``"module:Class"``; the class takes `(entries, *, store, adapters)`."""
+"""Registry name -> ``"module:Class"``; the class takes what `open_engines` passes on."""
 
 
 def open_engines(
@@ -24,6 +25,9 @@ def open_engines(
     *,
     store: WeightStore,
     adapters: Sequence[AdapterEntry] = (),
+    lifecycle: Lifecycle | None = None,
 ) -> PictureRouter:
     """Makes the engines of the entries; see `atrium_diffusion.router.open_engines`."""
-    return router.open_engines(ENGINES, "img2img", entries, store=store, adapters=adapters)
+    return router.open_engines(
+        ENGINES, "img2img", entries, store=store, adapters=adapters, lifecycle=lifecycle
+    )

@@ -1,7 +1,8 @@
 """What the service asks of its engines: some see (captions, answers), some read (text).
 
 An engine is plain Python that a script can use. The servicer calls `check_...` before the
-upload is read, then the method of the same kind once the picture is there.
+upload is read, then the method of the same kind once the picture is there. A model that is
+not loaded passes the check as far as it can be told; the method loads it and looks again.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -36,7 +37,7 @@ class VisionEngine(ScheduledEngine, Protocol):
         Raises:
             InvalidArgument: `field` names what is refused, e.g. ``"prefix"`` or
                 ``"sampling.beams"``.
-            Unavailable: The model is not ready.
+            Unavailable: The model has failed, or the engine is closed.
         """
         ...
 
@@ -58,7 +59,7 @@ class ReadingEngine(ScheduledEngine, Protocol):
     """Reads the text of pages. Its `scheduling` has as many slots as pages are read at once."""
 
     def languages(self, model: str) -> Sequence[str]:
-        """Returns the ISO 639-3 codes that are installed, sorted."""
+        """Returns the ISO 639-3 codes that are installed, sorted; known once it was loaded."""
         ...
 
     def check_reading(self, order: ReadingOrder) -> None:
@@ -67,7 +68,7 @@ class ReadingEngine(ScheduledEngine, Protocol):
         Raises:
             InvalidArgument: A language is not installed, or a layout is not offered;
                 `field` names it, e.g. ``"languages[1]"``.
-            Unavailable: The model is not ready.
+            Unavailable: The model has failed, or the engine is closed.
         """
         ...
 

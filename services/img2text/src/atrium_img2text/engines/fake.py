@@ -6,15 +6,17 @@ and honours every field. What one of its models can do is what its entry says. N
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import Capability, ModelInfo, ModelState
-from atrium_common.engine_models import find_model, model_info
+from atrium_common.domain import Capability, ModelInfo
+from atrium_common.engine_models import find_model
 from atrium_common.engine_options import read_options
-from atrium_common.errors import InvalidArgument, MediaError, NotFound, Unavailable
+from atrium_common.errors import InvalidArgument, MediaError, NotFound
+from atrium_common.lifecycle import Lifecycle, weightless_host
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching
 from atrium_img2text.domain import (
@@ -60,6 +62,7 @@ class FakeEngine:
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore | None = None,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Takes the catalogue's entries; `store` is unused, for there are no weights.
@@ -70,40 +73,38 @@ class FakeEngine:
         del store
         self._entries = {entry.id: entry for entry in entries}
         self._options = {entry.id: read_options(FakeOptions, entry) for entry in entries}
-        self._verified: dict[str, datetime] = {}
-        self._now = now
-        self._loaded = False
+        self._host = weightless_host(self.name, entries, lifecycle=lifecycle, now=now)
         self.scheduling = Batching(slots=max(option.slots for option in self._options.values()))
         self.started = 0
         self.running = 0
         self.steps = 0
 
     async def load(self) -> None:
-        """Makes every model ready."""
-        self._loaded = True
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
+
+    async def load_model(self, model: str) -> None:
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
+
+    async def unload_model(self, model: str) -> None:
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
         """Makes every model unavailable."""
-        self._loaded = False
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models."""
         return tuple(
-            model_info(
-                entry,
-                engine=self.name,
-                state=ModelState.READY if self._loaded else ModelState.UNLOADED,
-                context_length=self._window(entry),
-                verified_at=self._verified.get(entry.id),
-            )
-            for entry in self._entries.values()
+            replace(info, context_length=self._window(self._entries[info.id]))
+            for info in self._host.models()
         )
 
     async def verify(self, model: str) -> None:
-        """Succeeds while the engine is loaded."""
-        find_model(self._entries, model)
-        self._need_loaded(model)
-        self._verified[model] = self._now()
+        """Succeeds for a model that is loaded."""
+        await self._host.verify(model)
 
     def check_description(self, order: DescriptionOrder) -> None:
         """Refuses only what does not fit into the context."""
@@ -131,7 +132,7 @@ class FakeEngine:
 
     def languages(self, model: str) -> Sequence[str]:
         """Returns what its options name."""
-        self._able(model, Capability.OCR)
+        self._offering(model, Capability.OCR)
         return tuple(sorted(self._options[model].languages))
 
     async def describe(self, job: DescriptionJob) -> AsyncGenerator[DescriptionEvent, None]:
@@ -140,7 +141,7 @@ class FakeEngine:
         self.check_description(order)
         read = description_tokens(order)
         room = self._room(order.model, order.sampling.max_tokens or CAPTION_TOKENS, read)
-        with self._counted():
+        async with self._used(order.model):
             picture = await asyncio.to_thread(shown, job.pixels)
             texts = [caption_words(order, picture, index)[:room] for index in range(order.n)]
             captions = [
@@ -160,7 +161,7 @@ class FakeEngine:
         self.check_question(order)
         read = question_tokens(order)
         room = self._room(order.model, order.sampling.max_tokens or ANSWER_TOKENS, read)
-        with self._counted():
+        async with self._used(order.model):
             picture = await asyncio.to_thread(shown, job.pixels)
             whole = answer_words(order, picture)
             words = whole[:room]
@@ -180,7 +181,7 @@ class FakeEngine:
         """Reads a text that says the page's number and size."""
         self.check_reading(order)
         options = self._options[order.model]
-        with self._counted():
+        async with self._used(order.model):
             await asyncio.sleep(min(options.seconds_per_page, options.page_limit_seconds))
             if options.seconds_per_page > options.page_limit_seconds:
                 raise MediaError(
@@ -209,16 +210,22 @@ class FakeEngine:
             inference = timedelta(seconds=spent)
             yield made, Counts(input_tokens=read, output_tokens=written, inference=inference)
 
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        self.started += 1
-        self.running += 1
-        try:
-            yield
-        finally:
-            self.running -= 1
+    @asynccontextmanager
+    async def _used(self, model: str) -> AsyncIterator[None]:
+        async with self._host.use(model):
+            self.started += 1
+            self.running += 1
+            try:
+                yield
+            finally:
+                self.running -= 1
 
     def _able(self, model: str, capability: Capability) -> ModelEntry:
+        entry = self._offering(model, capability)
+        self._host.check(model)
+        return entry
+
+    def _offering(self, model: str, capability: Capability) -> ModelEntry:
         entry = find_model(self._entries, model)
         if capability not in entry.capabilities:
             raise NotFound(
@@ -226,12 +233,7 @@ class FakeEngine:
                 reason="MODEL_NOT_FOUND",
                 field="model",
             )
-        self._need_loaded(model)
         return entry
-
-    def _need_loaded(self, model: str) -> None:
-        if not self._loaded:
-            raise Unavailable(f"The model {model!r} is not loaded.", reason="MODEL_NOT_READY")
 
     def _window(self, entry: ModelEntry) -> int:
         if Capability.IMAGE_TO_TEXT not in entry.capabilities:

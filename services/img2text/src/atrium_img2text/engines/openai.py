@@ -16,6 +16,7 @@ import numpy as np
 import openai
 
 from atrium_common.catalogue import ModelEntry
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.openai_upstream import broken, from_openai_error
 from atrium_common.provider_engine import ProviderEngine
 from atrium_common.weights import WeightStore
@@ -58,14 +59,15 @@ class OpenAIEngine(ProviderEngine[OpenAIVisionOptions]):
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore | None = None,
+        lifecycle: Lifecycle | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Takes the catalogue's entries; there are no weights, so `store` is unused.
+        """Takes the catalogue's entries; there are no weights, so the rest is unused.
 
         Raises:
             CatalogueError: An option of a model does not hold.
         """
-        super().__init__(entries, store=store)
+        super().__init__(entries, store=store, lifecycle=lifecycle)
         self._clock = clock
 
     async def verify(self, model: str) -> None:

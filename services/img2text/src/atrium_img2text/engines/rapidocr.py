@@ -13,6 +13,7 @@ from rapidocr import RapidOCR
 
 from atrium_common.catalogue import CatalogueError, ModelEntry
 from atrium_common.errors import InvalidArgument
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.weights import WeightStore
 from atrium_common.work import CancelToken
 from atrium_img2text.engines.ocr.engine import Known, PageEngine
@@ -39,7 +40,7 @@ LAYOUTS = (
 """Lines are found wherever they are, and read from above to below, by all of these."""
 
 _NAMES = {"ch": "zho", "chinese_cht": "zho", "japan": "jpn", "rs_latin": "srp"}
-_Model = Known[RapidOcrOptions, Path]
+_Model = Known[RapidOcrOptions]
 
 
 class RapidOcrEngine(PageEngine[RapidOcrOptions, Path, RapidRecognizer]):
@@ -52,6 +53,7 @@ class RapidOcrEngine(PageEngine[RapidOcrOptions, Path, RapidRecognizer]):
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -60,7 +62,9 @@ class RapidOcrEngine(PageEngine[RapidOcrOptions, Path, RapidRecognizer]):
         Raises:
             CatalogueError: An option does not hold, or an entry has no source of files.
         """
-        super().__init__(entries, RapidOcrOptions, store=store, now=now, clock=clock)
+        super().__init__(
+            entries, RapidOcrOptions, store=store, lifecycle=lifecycle, now=now, clock=clock
+        )
         for entry in entries:
             if not entry.sources:
                 raise CatalogueError(f"{entry.id}: needs sources")
@@ -73,7 +77,7 @@ class RapidOcrEngine(PageEngine[RapidOcrOptions, Path, RapidRecognizer]):
         Raises:
             NotFound: The model is not of this engine.
             InvalidArgument: So it is; `field` names it.
-            Unavailable: The model is not ready.
+            Unavailable: The model has failed, or the engine is closed.
         """
         super().check_reading(order)
         if order.layout not in LAYOUTS:

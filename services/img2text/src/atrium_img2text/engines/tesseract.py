@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from atrium_common.catalogue import CatalogueError, ModelEntry
+from atrium_common.lifecycle import Lifecycle
 from atrium_common.weights import WeightStore
 from atrium_common.work import CancelToken
 from atrium_img2text.engines.ocr.engine import Known, PageEngine
@@ -20,7 +21,7 @@ from atrium_img2text.engines.ocr.tessdata import Tessdata
 from atrium_img2text.engines.ocr.upright import View
 from atrium_img2text.reading import ReadingOrder
 
-_Model = Known[TesseractOptions, Tessdata]
+_Model = Known[TesseractOptions]
 
 
 class TesseractEngine(PageEngine[TesseractOptions, Tessdata, PageReader]):
@@ -33,6 +34,7 @@ class TesseractEngine(PageEngine[TesseractOptions, Tessdata, PageReader]):
         entries: Sequence[ModelEntry],
         *,
         store: WeightStore,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -42,7 +44,9 @@ class TesseractEngine(PageEngine[TesseractOptions, Tessdata, PageReader]):
             CatalogueError: An option does not hold, or there are no data files.
             ModuleNotFoundError: There is no Tesseract.
         """
-        super().__init__(entries, TesseractOptions, store=store, now=now, clock=clock)
+        super().__init__(
+            entries, TesseractOptions, store=store, lifecycle=lifecycle, now=now, clock=clock
+        )
         for entry, options in ((known.entry, known.options) for known in self._models.values()):
             if not entry.sources and options.tessdata_dir is None:
                 raise CatalogueError(f"{entry.id}: needs sources, or options.tessdata_dir")

@@ -25,7 +25,11 @@ from atrium_img2text.engines.captioning.request import Progress, Request
 
 
 class Captioner:
-    """Describes and answers with one model. Its methods are called on one event loop."""
+    """Describes and answers with one model. Its methods are called on one event loop.
+
+    Attributes:
+        failure: Why the generating thread died; ``""`` while it lives.
+    """
 
     def __init__(
         self,
@@ -35,7 +39,6 @@ class Captioner:
         name: str,
         max_batch: int,
         threads: int,
-        on_failure: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
         batches: Tally | None = None,
     ) -> None:
@@ -47,10 +50,10 @@ class Captioner:
             name: Catalogue id; shown in stack dumps.
             max_batch: Most rows of a batch.
             threads: CPU threads that one operation may use.
-            on_failure: Called on the event loop with one line if the generating thread dies.
             clock: Monotonic seconds.
             batches: Counts the rows of each batch.
         """
+        self.failure = ""
         self._model = model
         self._probe = probe
         self._preparing = DeviceThread(f"prepare-{name}")
@@ -60,7 +63,7 @@ class Captioner:
             max_batch=max_batch,
             threads=threads,
             events=asyncio.get_running_loop(),
-            on_failure=on_failure,
+            on_failure=self._fail,
             name=f"captions-{name}",
             clock=clock,
             batches=batches,
@@ -91,6 +94,9 @@ class Captioner:
         """Stops the threads; what still runs fails as `Unavailable`. Blocks for a step."""
         self._loop.stop(timeout=30.0)
         self._preparing.close()
+
+    def _fail(self, detail: str) -> None:
+        self.failure = detail
 
     def check_description(self, order: DescriptionOrder) -> None:
         """Refuses what the model can't do; `field` names it."""

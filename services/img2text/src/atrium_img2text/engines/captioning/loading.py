@@ -3,7 +3,6 @@
 Only safetensors are read, only from the disk, and no code that comes with weights is run.
 """
 
-import gc
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -111,13 +110,6 @@ def plain_generation_config(*configs: GenerationConfig | None) -> GenerationConf
         told = [getattr(config, name, None) for config in configs]
         given[name] = next((token for token in told if token is not None), None)
     return GenerationConfig(**given)  # type: ignore[no-untyped-call]
-
-
-def release_memory() -> None:
-    """Gives memory of models that were dropped back to the device. Blocks."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _check_int8(device: torch.device) -> None:

@@ -14,10 +14,11 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from atrium_common.catalogue import ModelEntry
-from atrium_common.domain import ModelInfo, ModelState
-from atrium_common.engine_models import find_model, load_each, model_info
+from atrium_common.domain import ModelInfo
+from atrium_common.engine_models import find_model
 from atrium_common.engine_options import read_options
-from atrium_common.errors import Conflict, InvalidArgument, MediaError, Unavailable
+from atrium_common.errors import InvalidArgument, MediaError
+from atrium_common.lifecycle import Lifecycle, ModelHandling, ModelHost
 from atrium_common.weights import WeightStore
 from atrium_common.work import Batching, CancelToken
 from atrium_img2text.engines.ocr.lines import page_of
@@ -35,16 +36,18 @@ _VERIFICATION_SIZE = 64, 64
 
 
 @dataclass(slots=True)
-class Known(Generic[OptionsT, DataT]):
-    """A model of the catalogue and where it stands; `data` are there from loading on."""
+class Known(Generic[OptionsT]):
+    """A model of the catalogue."""
 
     entry: ModelEntry
     options: OptionsT
-    state: ModelState = ModelState.UNLOADED
-    data: DataT | None = None
-    verified_at: datetime | None = None
-    detail: str = ""
-    users: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Opened(Generic[DataT]):
+    """A loaded model's data, which its workers make their tools of."""
+
+    data: DataT
 
 
 class PageEngine(ABC, Generic[OptionsT, DataT, ToolT]):
@@ -61,6 +64,7 @@ class PageEngine(ABC, Generic[OptionsT, DataT, ToolT]):
         options: type[OptionsT],
         *,
         store: WeightStore,
+        lifecycle: Lifecycle | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -70,109 +74,71 @@ class PageEngine(ABC, Generic[OptionsT, DataT, ToolT]):
             entries: The models, in catalogue order.
             options: What an entry may say.
             store: Where their files are.
-            now: Aware UTC, for `ModelInfo.verified_at`.
+            lifecycle: Shared by the process's engines; see `ModelHost`.
+            now: Aware UTC, for what `models` reports.
             clock: Monotonic seconds.
 
         Raises:
             CatalogueError: An option does not hold.
         """
-        self._models = {e.id: Known[OptionsT, DataT](e, read_options(options, e)) for e in entries}
+        self._models = {e.id: Known[OptionsT](e, read_options(options, e)) for e in entries}
+        self._installed: dict[str, Sequence[str]] = {}
         self._store = store
-        self._now = now
         self._clock = clock
         threads = max(known.options.threads for known in self._models.values())
         self.scheduling = Batching(slots=threads)
         self._workers: Workers[ToolT] = Workers(
             threads, name=self.name, close_tool=self._close_tool
         )
+        handling = ModelHandling(
+            open_model=self._open_model, warm_up=self._read_nothing, close_model=self._close_model
+        )
+        self._host: ModelHost[Opened[DataT]] = ModelHost(
+            self.name, entries, handling, lifecycle=lifecycle, now=now
+        )
 
     async def load(self) -> None:
-        """Loads every model; one that fails stands as FAILED while others serve.
-
-        Raises:
-            AtriumError: No model could be loaded; the first one's error.
-        """
-        await load_each(self._models, self.load_model)
+        """Loads the models that are to be ready at start; see `ModelHost.load`."""
+        await self._host.load()
 
     async def load_model(self, model: str) -> None:
-        """Opens a model and reads an empty page with it; does nothing if it is ready.
-
-        Raises:
-            NotFound: The model is not of this engine.
-            Unavailable: It can't be loaded; the reason stands in `ModelInfo.detail`.
-        """
-        known = find_model(self._models, model)
-        if known.state is ModelState.READY:
-            return
-        known.state, known.detail = ModelState.LOADING, ""
-        try:
-            await self._workers.drop(model)  # what a failure may have left
-            known.data = await asyncio.to_thread(self._open, known)
-            await self._verify(known)
-        except Exception as err:  # libraries, the store and the disk raise whatever fits them
-            known.state, known.detail = ModelState.FAILED, f"{type(err).__name__}: {err}"
-            self._forget(known)
-            raise Unavailable(
-                f"The model {model} could not be loaded.", reason="MODEL_FAILED"
-            ) from err
-        known.state = ModelState.READY
+        """Loads and verifies one model; see `ModelHost.load_model`."""
+        await self._host.load_model(model)
 
     async def unload_model(self, model: str) -> None:
-        """Frees a model's memory.
-
-        Raises:
-            Conflict: Pages are being read with it.
-        """
-        known = find_model(self._models, model)
-        if known.users:
-            raise Conflict(f"{known.users} pages are being read with {model}.", reason="MODEL_BUSY")
-        known.state, known.verified_at = ModelState.UNLOADED, None
-        await self._workers.drop(model)
-        self._forget(known)
+        """Frees a model's memory; see `ModelHost.unload_model`."""
+        await self._host.unload_model(model)
 
     async def close(self) -> None:
-        """Stops reading and frees memory."""
+        """Stops reading and frees memory. May be called twice."""
         await self._workers.close()
-        for known in self._models.values():
-            known.state = ModelState.UNLOADED
-            self._forget(known)
+        await self._host.close()
 
     def models(self) -> Sequence[ModelInfo]:
         """Lists the models, in catalogue order."""
-        return [
-            model_info(
-                known.entry,
-                engine=self.name,
-                state=known.state,
-                verified_at=known.verified_at,
-                detail=known.detail,
-            )
-            for known in self._models.values()
-        ]
+        return self._host.models()
 
     async def verify(self, model: str) -> None:
         """Reads an empty page, behind what is read now."""
-        known = find_model(self._models, model)
-        self._ready(known)
-        await self._verify(known)
+        await self._host.verify(model)
 
     def languages(self, model: str) -> Sequence[str]:
-        """Returns the languages, ISO 639-3, sorted; none while the model is not loaded."""
-        known = find_model(self._models, model)
-        return () if known.data is None else self._languages(known.data)
+        """Returns the languages, ISO 639-3, sorted; none before the model was first loaded."""
+        find_model(self._models, model)
+        return self._installed.get(model, ())
 
     def check_reading(self, order: ReadingOrder) -> None:
-        """Refuses languages that are not there.
+        """Refuses languages that are not there, as far as it is known.
 
         Raises:
             NotFound: The model is not of this engine.
             InvalidArgument: So it is; the message names those that are.
-            Unavailable: The model is not ready.
+            Unavailable: The model has failed, or the engine is closed.
         """
-        known = find_model(self._models, order.model)
-        there = self._languages(self._ready(known))
+        self._host.check(order.model)
+        there = self._installed.get(order.model)
         for place, language in enumerate(order.languages):
-            if language not in there:
+            if there is not None and language not in there:
                 raise InvalidArgument(
                     f"The language {language!r} is not installed; there are: {', '.join(there)}.",
                     field=f"languages[{place}]",
@@ -183,22 +149,18 @@ class PageEngine(ABC, Generic[OptionsT, DataT, ToolT]):
 
         Raises:
             MediaError: It took longer than the option `page_seconds`.
-            Unavailable: The model is not ready.
+            Unavailable: The model can't be loaded.
         """
-        self.check_reading(order)
-        known = find_model(self._models, order.model)
-        known.users += 1
-        try:
-            return await self._in_worker(known, page, order)
-        finally:
-            known.users -= 1
+        async with self._host.use(order.model) as opened:
+            self.check_reading(order)
+            return await self._in_worker(self._models[order.model], opened, page, order)
 
     @abstractmethod
-    def _open(self, known: Known[OptionsT, DataT]) -> DataT:
+    def _open(self, known: Known[OptionsT]) -> DataT:
         """Opens a model, in a thread; raises what it likes if it can't."""
 
     @abstractmethod
-    def _make_tool(self, known: Known[OptionsT, DataT], data: DataT) -> ToolT:
+    def _make_tool(self, known: Known[OptionsT], data: DataT) -> ToolT:
         """Makes what a worker reads with, in the worker."""
 
     @abstractmethod
@@ -217,18 +179,26 @@ class PageEngine(ABC, Generic[OptionsT, DataT, ToolT]):
     def _close_data(self, data: DataT) -> None:
         """Frees what a model's data hold."""
 
-    async def _verify(self, known: Known[OptionsT, DataT]) -> None:
+    async def _open_model(self, entry: ModelEntry) -> Opened[DataT]:
+        data = await asyncio.to_thread(self._open, self._models[entry.id])
+        self._installed[entry.id] = self._languages(data)
+        return Opened(data)
+
+    async def _read_nothing(self, entry: ModelEntry, opened: Opened[DataT]) -> None:
         page = PageImage(number=1, pixels=np.full((*_VERIFICATION_SIZE, 3), 255, np.uint8))
-        await self._in_worker(known, page, ReadingOrder(model=known.entry.id))
-        known.verified_at = self._now()
+        order = ReadingOrder(model=entry.id)
+        await self._in_worker(self._models[entry.id], opened, page, order)
+
+    async def _close_model(self, entry: ModelEntry, opened: Opened[DataT]) -> None:
+        await self._workers.drop(entry.id)
+        self._close_data(opened.data)
 
     async def _in_worker(
-        self, known: Known[OptionsT, DataT], page: PageImage, order: ReadingOrder
+        self, known: Known[OptionsT], opened: Opened[DataT], page: PageImage, order: ReadingOrder
     ) -> Page:
-        data = self._loaded(known)
         return await self._workers.call(
             known.entry.id,
-            lambda: self._make_tool(known, data),
+            lambda: self._make_tool(known, opened.data),
             lambda tool, token: self._page(known.options, tool, page, order, token),
         )
 
@@ -258,21 +228,3 @@ class PageEngine(ABC, Generic[OptionsT, DataT, ToolT]):
             min_confidence=order.min_confidence,
             inference=timedelta(seconds=self._clock() - began),
         )
-
-    def _ready(self, known: Known[OptionsT, DataT]) -> DataT:
-        """Returns a model's data; an operator may have unloaded it meanwhile."""
-        if known.state is not ModelState.READY:
-            raise Unavailable(f"The model {known.entry.id} is not ready.", reason="MODEL_NOT_READY")
-        return self._loaded(known)
-
-    def _loaded(self, known: Known[OptionsT, DataT]) -> DataT:
-        if known.data is None:
-            raise Unavailable(
-                f"The model {known.entry.id} is not loaded.", reason="MODEL_NOT_READY"
-            )
-        return known.data
-
-    def _forget(self, known: Known[OptionsT, DataT]) -> None:
-        if known.data is not None:
-            self._close_data(known.data)
-            known.data = None

@@ -75,9 +75,13 @@ class Workers(Generic[ToolT]):
             worker.users -= 1
 
     async def drop(self, key: str) -> None:
-        """Closes the tools of one key in every thread, behind what runs now."""
-        for worker in self._workers:
+        """Closes the tools of one key in every thread, behind what runs now.
+
+        Does nothing once the threads are closed, for their tools are, too.
+        """
+        for worker in () if self._closed else self._workers:
             await worker.thread.call(self._drop, worker, key)
+            await worker.thread.flush()
 
     async def close(self) -> None:
         """Asks running work to stop, closes the tools and ends the threads. May be called twice."""
