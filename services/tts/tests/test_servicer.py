@@ -14,6 +14,7 @@ from speech_service import Running, Serve, entry
 
 from atrium.common.v1 import usage_pb2
 from atrium.tts.v1 import tts_pb2 as pb
+from atrium_common.domain import ModelState
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.testing import check_service, gateway_metadata, tenant_metadata
 
@@ -281,7 +282,15 @@ async def test_a_refused_direct_caller_is_charged_nothing(
         assert booking.outcome == "REFUNDED"
 
 
-async def test_a_model_that_is_not_loaded_is_unavailable_and_costs_nothing(
+async def test_a_model_that_was_unloaded_comes_back_with_its_next_use(service: Running) -> None:
+    (model, *_) = service.engine.models()
+    await service.engine.unload_model(model.id)
+    assert service.engine.models()[0].state is ModelState.UNLOADED
+    assert samples_of(await service.speak(text=TEXT, format=pb.AUDIO_FORMAT_PCM)).size
+    assert service.engine.models()[0].state is ModelState.READY
+
+
+async def test_an_engine_that_is_closed_is_unavailable_and_costs_nothing(
     service: Running,
 ) -> None:
     await service.engine.close()

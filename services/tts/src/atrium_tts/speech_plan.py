@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from atrium_common.domain import ModelState
-from atrium_common.errors import InvalidArgument, NotFound, Unavailable
+from atrium_common.errors import InvalidArgument, NotFound
 from atrium_tts.domain import SpeakRequest, SpeechInfo, SpeechJob, Utterance, Voice
 from atrium_tts.encoding import Encoding, settle
 from atrium_tts.engines.base import SpeechEngine
@@ -26,7 +25,6 @@ SECONDS_PER_CHARACTER = 0.15
 
 _MARGIN = timedelta(seconds=2)
 _INLINE_CHARACTERS = 2_000
-_RETRY = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,10 +95,10 @@ class Planner:
         Raises:
             NotFound: There is no such voice for this tenant and model.
             InvalidArgument: The model, voice or format does not do it; `field` names what.
-            Unavailable: The model is not loaded.
+            Unavailable: The model can't be loaded.
         """
         engine = self._engines.engine_of(job.model)
-        digest = ready_digest(engine, job.model)
+        digest = usable_digest(engine, job.model)
         encoding = settle(
             job.format,
             sample_rate=job.sample_rate,
@@ -226,18 +224,17 @@ def _own_language(voice: Voice, spoken: Sequence[str]) -> str:
     return spoken[0]
 
 
-def ready_digest(engine: SpeechEngine, model: str) -> str:
+def usable_digest(engine: SpeechEngine, model: str) -> str:
     """Returns the SHA-256 of a model's weights, or ``""``.
 
+    A model that is not loaded passes: its first use loads it.
+
     Raises:
-        Unavailable: The model is not loaded.
+        NotFound: The engine does not serve it.
+        Unavailable: It has failed, or the engine is closed.
     """
-    info = next((info for info in engine.models() if info.id == model), None)
-    if info is None or info.state is not ModelState.READY:
-        raise Unavailable(
-            f"The model {model!r} is not loaded.", reason="MODEL_NOT_READY", retry_after=_RETRY
-        )
-    return info.digest
+    engine.check_ready(model)
+    return next((info.digest for info in engine.models() if info.id == model), "")
 
 
 async def _utterances(job: SpeechJob, language: str, *, whole: bool) -> Sequence[Utterance]:

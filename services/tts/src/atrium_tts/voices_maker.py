@@ -19,7 +19,7 @@ from atrium_tts.domain import Voice, VoiceOrder
 from atrium_tts.engines.base import ClonesVoices
 from atrium_tts.engines.router import EngineRouter
 from atrium_tts.speech import Speaker
-from atrium_tts.speech_plan import SECONDS_PER_CHARACTER, match_language, ready_digest
+from atrium_tts.speech_plan import SECONDS_PER_CHARACTER, match_language, usable_digest
 from atrium_tts.voices import NewVoice, VoiceStore
 from atrium_tts.voices_reference import SAMPLE_RATE, Reference, ReferenceLimits, ReferenceReader
 
@@ -97,7 +97,7 @@ class VoiceMaker:
         """
         found = self.model(model)
         engine = self._engines.engine_of(found)
-        ready_digest(engine, found)
+        usable_digest(engine, found)
         if order.language:
             spoken = engine.languages(found)
             tag = match_language(order.language, spoken, field="config.language")
@@ -142,7 +142,7 @@ class VoiceMaker:
         cost = reference.duration.total_seconds() / SECONDS_PER_CHARACTER
         usage = Usage(
             model=model,
-            model_digest=ready_digest(engine, model),
+            model_digest=usable_digest(engine, model),
             engine=engine.name,
             input_audio=reference.duration,
         )

@@ -70,7 +70,9 @@ class Shelf(Generic[LoadedT]):
         if before is not None:  # what only loading needed is given back before it is measured
             await asyncio.to_thread(self._lifecycle.release)
         after = self._handling.measure(record.entry)
-        record.measured_bytes = max(after - before, 0) if before and after else 0
+        # A card that nothing is on yet counts from zero, which is a measure, too.
+        known = before is not None and after is not None
+        record.measured_bytes = max((after or 0) - (before or 0), 0) if known else 0
         if record.entry.memory_mib is None:
             record.held_bytes = record.measured_bytes or need
             await self._lifecycle.shrink()

@@ -69,6 +69,15 @@ class SpeechEngine(Protocol):
         """Slowest and fastest that the model speaks by itself; what is left is stretched."""
         ...
 
+    def check_ready(self, model: str) -> None:
+        """Refuses a model that can't speak now, nor be loaded for it.
+
+        Raises:
+            NotFound: This engine does not serve the model.
+            Unavailable: It has failed, or the engine is closed.
+        """
+        ...
+
     def check(self, request: SpeakRequest) -> None:
         """Refuses at once, before any work, what the model can't do.
 

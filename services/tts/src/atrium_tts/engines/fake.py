@@ -158,6 +158,10 @@ class FakeEngine:
         options = self._find(model)
         return options.min_speed, options.max_speed
 
+    def check_ready(self, model: str) -> None:
+        """Refuses a model that has failed; see `ModelHost.check`."""
+        self._host.check(model)
+
     def check(self, request: SpeakRequest) -> None:
         """Refuses what its options say that it does not do."""
         options = self._find(request.model)

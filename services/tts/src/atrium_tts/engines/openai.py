@@ -62,6 +62,10 @@ class OpenAIEngine(ProviderEngine[OpenAISpeechOptions]):
         options = self.options(model)
         return options.min_speed, options.max_speed
 
+    def check_ready(self, model: str) -> None:
+        """Refuses a model without a key."""
+        self.client(model)
+
     def check(self, request: SpeakRequest) -> None:
         """Refuses what OpenAI's API has no word for, and what the model does not follow."""
         options = self.options(request.model)

@@ -134,6 +134,10 @@ class XttsEngine:
         self._host.entry(model)
         return True
 
+    def check_ready(self, model: str) -> None:
+        """Refuses a model that has failed; see `ModelHost.check`."""
+        self._host.check(model)
+
     def check(self, request: SpeakRequest) -> None:
         """Refuses what the model can't do.
 

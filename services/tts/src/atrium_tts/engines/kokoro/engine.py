@@ -111,6 +111,10 @@ class KokoroEngine:
         self._host.entry(model)
         return _SPEEDS
 
+    def check_ready(self, model: str) -> None:
+        """Refuses a model that has failed; see `ModelHost.check`."""
+        self._host.check(model)
+
     def check(self, request: SpeakRequest) -> None:
         """Refuses what Kokoro can't do.
 
