@@ -3,47 +3,13 @@
 import math
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from atrium_gateway.quota.amounts import amount_text
+from atrium_gateway.quota.limits import LimitView
 
 _NEVER = 9999
 """Year of the reset time of a limit that never resets; no header is shown for it."""
 _SECOND = timedelta(seconds=1)
-
-
-class LimitView(Protocol):
-    """What a header tells of a limit; a reservation's state and a violation have it."""
-
-    @property
-    def name(self) -> str:
-        """``level:selector:unit:window``; empty if it is not known."""
-        ...
-
-    @property
-    def window(self) -> timedelta:
-        """Length of the window; zero if time does not end it."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """What is counted."""
-        ...
-
-    @property
-    def limit(self) -> int:
-        """Amount allowed in a window."""
-        ...
-
-    @property
-    def remaining(self) -> int:
-        """Amount still free."""
-        ...
-
-    @property
-    def reset_time(self) -> datetime:
-        """When the window begins anew, aware UTC."""
-        ...
 
 
 def limit_headers(limits: Iterable[LimitView], *, now: datetime | None = None) -> dict[str, str]:

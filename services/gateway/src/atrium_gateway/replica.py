@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import AtriumError, Conflict
 from atrium_gateway.admission import Admission
+from atrium_gateway.background import beside
 from atrium_gateway.quota.in_process import InProcessQuotaStore
 from atrium_gateway.quota.resilient import ResilientQuotaStore
 from atrium_gateway.quota.store import GatewayQuotaStore, QuotaStore
@@ -122,17 +123,14 @@ async def telling_changes(
 
     channel = ChangeChannel(url)
     on_change(engine, channel.announce)
-    following = None
-    if heard is not None:
-        on_change(engine, heard)
-        following = asyncio.create_task(channel.follow(heard), name="change-listener")
     try:
-        yield
+        if heard is None:
+            yield
+            return
+        on_change(engine, heard)
+        async with beside(channel.follow(heard), name="change-listener"):
+            yield
     finally:
-        if following is not None:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
         await channel.close()
 
 

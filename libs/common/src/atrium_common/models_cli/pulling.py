@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from atrium_common.errors import AtriumError
 from atrium_common.models_cli.options import AnyEntry
 from atrium_common.models_cli.records import size_of
-from atrium_common.weights.progress import Report
-from atrium_common.weights.reporting import reporter, say
+from atrium_common.weights.reporting import ensure_all, say
 from atrium_common.weights.space import require_space
 from atrium_common.weights.store import WeightStore
 
@@ -33,11 +31,7 @@ def pull_all(entries: Sequence[AnyEntry], store: WeightStore, *, named: bool) ->
         if store.locate(entry) is None
     }
     require_space(sum(missing.values()), store.root)
-    with reporter(wanted) as report:
-        failures = [line for entry in wanted if (line := _pull(store, entry, report))]
-    for line in failures:
-        say(f"error: {line}")
-    return not failures
+    return ensure_all(store, wanted)
 
 
 def _is_allowed(entry: AnyEntry, store: WeightStore) -> bool:
@@ -48,13 +42,3 @@ def _is_allowed(entry: AnyEntry, store: WeightStore) -> bool:
         f"`atrium models licence accept {entry.id}`"
     )
     return False
-
-
-def _pull(store: WeightStore, entry: AnyEntry, report: Report) -> str | None:
-    """Fetches one entry; returns what went wrong, in one line."""
-    try:
-        store.ensure(entry, report)
-    except AtriumError as err:
-        message = " ".join(err.message.split())
-        return message if message.startswith(entry.id) else f"{entry.id}: {message}"
-    return None

@@ -8,10 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from atrium_common.catalogue import Catalogue, Entry
+from atrium_common.catalogue import Catalogue
 from atrium_common.errors import AtriumError
-from atrium_common.weights.progress import Report
-from atrium_common.weights.reporting import reporter, say
+from atrium_common.weights.reporting import ensure_all, say
 from atrium_common.weights.store import WeightStore
 
 
@@ -24,22 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"error: {err.message}")
         return 1
     store = WeightStore(options.models_dir)
-    entries = catalogue.with_files(options.service or ())
-    with reporter(entries) as report:
-        failures = [line for entry in entries if (line := _ensure(store, entry, report))]
-    for line in failures:
-        say(f"error: {line}")
-    return 1 if failures else 0
-
-
-def _ensure(store: WeightStore, entry: Entry, report: Report) -> str | None:
-    """Fetches one entry; returns what went wrong, in one line."""
-    try:
-        store.ensure(entry, report)
-    except AtriumError as err:
-        message = " ".join(err.message.split())
-        return message if message.startswith(entry.id) else f"{entry.id}: {message}"
-    return None
+    return 0 if ensure_all(store, catalogue.with_files(options.service or ())) else 1
 
 
 def _parser() -> argparse.ArgumentParser:

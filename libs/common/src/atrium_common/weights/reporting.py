@@ -1,4 +1,4 @@
-"""How a command tells of a fetch: bars on a terminal where `rich` is, else lines in a log."""
+"""How a command fetches and tells of it: bars where a terminal has `rich`, else lines in a log."""
 
 import sys
 import time
@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from atrium_common.catalogue import Entry
+from atrium_common.errors import AtriumError
 from atrium_common.weights.progress import Progress, Report
+from atrium_common.weights.store import WeightStore
 
 _LINE_SECONDS = 2.0
 """Least time between two progress lines of a log."""
@@ -16,6 +18,26 @@ def say(line: str) -> None:
     """Writes a line where progress and errors go."""
     sys.stderr.write(line + "\n")
     sys.stderr.flush()
+
+
+def ensure_all(store: WeightStore, entries: Sequence[Entry]) -> bool:
+    """Fetches what is missing, one entry after the other; says what went wrong, a line each.
+
+    Returns:
+        True if all are here.
+    """
+    failures: list[str] = []
+    with reporter(entries) as report:
+        for entry in entries:
+            try:
+                store.ensure(entry, report)
+            except AtriumError as err:
+                message = " ".join(err.message.split())
+                named = message.startswith(entry.id)
+                failures.append(message if named else f"{entry.id}: {message}")
+    for line in failures:
+        say(f"error: {line}")
+    return not failures
 
 
 @contextmanager

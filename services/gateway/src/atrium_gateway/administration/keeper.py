@@ -6,7 +6,7 @@ whichever gateway finds it first. `__main__` enters `keeping_order`.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from atrium_common.errors import AtriumError
 from atrium_gateway.administration.deletion import Step, TenantDeletion, Voices
 from atrium_gateway.administration.desk import Administration
 from atrium_gateway.audit.domain import Actor
+from atrium_gateway.background import beside
 from atrium_gateway.tenants.tables import tenant_deletions
 
 _log = structlog.get_logger(__name__)
@@ -63,13 +64,8 @@ async def keeping_order(
                 _log.error("administration_broken", exc_info=err)
             await asyncio.sleep(look_seconds)
 
-    task = asyncio.create_task(look(), name="administration")
-    try:
+    async with beside(look(), name="administration"):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def end_deletions(desk: Administration, *, voices: Voices | None) -> None:

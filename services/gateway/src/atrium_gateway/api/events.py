@@ -9,7 +9,8 @@ import structlog
 from atrium_common.errors import AtriumError
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.errors import describe, openai_body, reason_of, render
-from atrium_gateway.ratelimit import LimitView, limit_headers
+from atrium_gateway.quota.limits import LimitView
+from atrium_gateway.ratelimit import limit_headers
 
 logger = structlog.get_logger(__name__)
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from atrium_gateway.background import beside
+
 _log = structlog.get_logger(__name__)
 
 WRITE_SECONDS = 60.0
@@ -55,13 +57,10 @@ class KeyUses:
     @asynccontextmanager
     async def writing(self, *, every: float = WRITE_SECONDS) -> AsyncIterator[None]:
         """Writes in the background while it is entered, and once more on leaving."""
-        task = asyncio.create_task(self._keep_writing(every), name="key-uses")
         try:
-            yield
+            async with beside(self._keep_writing(every), name="key-uses"):
+                yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_WRITE_SECONDS):
                     await self.flush()

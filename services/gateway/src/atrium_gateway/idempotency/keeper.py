@@ -5,7 +5,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter
 from atrium_common.errors import AtriumError
 from atrium_common.telemetry.semantics import IDEMPOTENCY
 from atrium_common.telemetry.spans import hop
+from atrium_gateway.background import beside
 from atrium_gateway.idempotency.domain import Attempt, KeptAnswer
 from atrium_gateway.idempotency.recorder import Recorder
 from atrium_gateway.idempotency.store import AnswerStore
@@ -149,10 +150,5 @@ async def sweeping(store: AnswerStore) -> AsyncIterator[None]:
                 # The task's edge: a sweep that breaks must not be the last one.
                 logger.error("idempotency sweeper broken", exc_info=err)
 
-    task = asyncio.create_task(sweep(), name="idempotency-sweeper")
-    try:
+    async with beside(sweep(), name="idempotency-sweeper"):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

@@ -7,14 +7,14 @@ which tenant it is stands in the log. `WatchedAdmission` notes, /metrics reads.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from atrium_common.telemetry.families import gauge
-from atrium_gateway.quota.limits import LEDGERED
+from atrium_gateway.quota.limits import LEDGERED, LimitView
 
 _log = structlog.get_logger("atrium.budgets")
 
@@ -22,35 +22,6 @@ SHARES: Final = (0.5, 0.8, 0.95, 1.0)
 _MOST: Final = 10_000
 """Tenants, by capability and model, that are remembered: those that asked last."""
 _WINDOWS: Final = frozenset(str(window) for window in LEDGERED)
-
-
-class LimitView(Protocol):
-    """What is read of a limit; a reservation's state and a refusal's violation have it."""
-
-    @property
-    def name(self) -> str:
-        """``level:selector:unit:window``."""
-        ...
-
-    @property
-    def unit(self) -> str:
-        """What is counted."""
-        ...
-
-    @property
-    def limit(self) -> int:
-        """Amount allowed in a window."""
-        ...
-
-    @property
-    def remaining(self) -> int:
-        """Amount still free."""
-        ...
-
-    @property
-    def reset_time(self) -> datetime:
-        """When the window begins anew, aware UTC."""
-        ...
 
 
 class Budgets(Collector):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -166,3 +166,37 @@ MEASURES: Final[dict[Unit, Callable[[Usage], int]]] = {
     Unit.GPU_MILLISECONDS: lambda usage: milliseconds(usage.inference_time),
 }
 """How much of each unit a usage is, in internal counts; cost is the price book's matter."""
+
+
+class LimitView(Protocol):
+    """What callers are told of a limit; a reservation's state and a violation have it."""
+
+    @property
+    def name(self) -> str:
+        """``level:selector:unit:window``; empty if it is not known."""
+        ...
+
+    @property
+    def window(self) -> timedelta:
+        """Length of the window; zero if time does not end it."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What is counted."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """Amount allowed in a window."""
+        ...
+
+    @property
+    def remaining(self) -> int:
+        """Amount still free."""
+        ...
+
+    @property
+    def reset_time(self) -> datetime:
+        """When the window begins anew, aware UTC."""
+        ...

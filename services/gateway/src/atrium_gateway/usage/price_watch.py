@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from atrium_gateway.background import beside
 from atrium_gateway.usage.price_list import PriceList
 from atrium_gateway.usage.price_store import PriceRepository
 
@@ -29,13 +30,8 @@ async def watched_prices(
         interval: Seconds between two looks at it.
     """
     prices = PriceList(await repository.versions())
-    task = asyncio.create_task(_follow(repository, prices, interval), name="price-watch")
-    try:
+    async with beside(_follow(repository, prices, interval), name="price-watch"):
         yield prices
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _follow(repository: PriceRepository, prices: PriceList, interval: float) -> None:

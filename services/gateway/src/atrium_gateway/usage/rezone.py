@@ -6,7 +6,7 @@ the gateway runs it. Until then reports of such a tenant are told from hours: sl
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
@@ -14,6 +14,7 @@ from sqlalchemy import Table, delete, func, insert, literal, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from atrium_gateway.background import beside
 from atrium_gateway.database import upsert
 from atrium_gateway.tenants.tables import tenants
 from atrium_gateway.usage.kept import UTC_ZONE, kept_zone
@@ -93,13 +94,8 @@ async def follow_zones(engine: AsyncEngine) -> None:
 @asynccontextmanager
 async def following_zones(engine: AsyncEngine) -> AsyncIterator[None]:
     """Follows tenants' zones in the background, looking once a minute."""
-    task = asyncio.create_task(_follow(engine), name="ledger-zones")
-    try:
+    async with beside(_follow(engine), name="ledger-zones"):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def _follow(engine: AsyncEngine) -> None:
