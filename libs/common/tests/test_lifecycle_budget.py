@@ -145,6 +145,7 @@ async def _play(sizes: list[int], steps: list[tuple[str, int]]) -> None:
     engines = [ToyEngine(entries[:3], lifecycle=shared), ToyEngine(entries[3:], lifecycle=shared)]
     held: dict[str, asyncio.Event] = {}
     holders: list[asyncio.Task[None]] = []
+    holding: dict[str, asyncio.Task[None]] = {}
 
     async def hold(engine: ToyEngine, model: str, release: asyncio.Event) -> None:
         async with engine.host.use(model):
@@ -162,9 +163,11 @@ async def _play(sizes: list[int], steps: list[tuple[str, int]]) -> None:
                 release = asyncio.Event()
                 holder = asyncio.create_task(hold(engine, model, release))
                 holders.append(holder)
+                holding[model] = holder
                 await until(lambda: model in held or holder.done())  # noqa: B023 - awaited here
             elif action == "let go" and model in held:
                 held.pop(model).set()
+                await asyncio.wait([holding[model]])  # only then is it let go
             elif action == "load":
                 await engine.load_model(model)
             elif action == "unload":
