@@ -15,9 +15,8 @@ import pytest_asyncio
 from engine_contract import SCHEMA, TextEngineContract, chat, drain, stream
 from real_models import CHAT, EMBEDDING, starter_entry, starter_store
 
-from atrium_common.catalogue import CatalogueError
 from atrium_common.domain import Capability
-from atrium_common.errors import InvalidArgument, Unimplemented
+from atrium_common.errors import InvalidArgument, Unavailable, Unimplemented
 from atrium_llm.domain import (
     ChatInput,
     EmbeddingJob,
@@ -185,5 +184,5 @@ async def test_a_chat_model_does_not_embed(engine: VllmEngine) -> None:
 
 async def test_an_unknown_option_is_named() -> None:
     entry = starter_entry(CHAT, engine="vllm", options={"no_such_option": 1})
-    with pytest.raises(CatalogueError, match=r"options\.no_such_option"):
+    with pytest.raises(Unavailable, match=r"options\.no_such_option"):
         await VllmEngine([entry], store=starter_store()).load()
