@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from msgspec import Struct
 
-from atrium_common.catalogue import Catalogue, ModelEntry
 from atrium_common.domain import ModelInfo
-from atrium_common.errors import NotFound
 from atrium_gateway.api.exchange import Exchange
+from atrium_gateway.api.models import named
 from atrium_gateway.api.reach import reach_all
 from atrium_gateway.audit.domain import Action as Audited
 from atrium_gateway.auth.roles import Action
@@ -52,7 +51,7 @@ async def unload_model(exchange: Exchange) -> None:
 async def _moved(exchange: Exchange, move: _Move, action: Audited) -> None:
     allowed = await reach_all(exchange, Action.MODELS_WRITE)
     gateway = exchange.gateway
-    entry = _named(gateway.catalogue, exchange.path_params["model"])
+    entry = named(gateway.catalogue, exchange.path_params["model"])
     watch = gateway.services[entry.service]
     info = await move(watch, entry.id, allowed.principal.tenant, exchange.record.request_id)
     await gateway.administration.note(allowed.by, action, entry.id, {"state": str(info.state)})
@@ -65,11 +64,3 @@ async def _moved(exchange: Exchange, move: _Move, action: Audited) -> None:
         detail=info.detail,
     )
     await exchange.reply(_ENCODER.encode(moved))
-
-
-def _named(catalogue: Catalogue, name: str) -> ModelEntry:
-    """The model of this id or alias; the first, if they share an alias."""
-    for entry in catalogue:
-        if name == entry.id or name in entry.aliases:
-            return entry
-    raise NotFound(f"The model {name!r} does not exist.", reason="MODEL_NOT_FOUND", field="model")

@@ -1,7 +1,7 @@
 """`GET /v1/models`, `/v1/models/{model}` and `/api/models`: what can be asked for."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -92,11 +92,19 @@ async def list_models(exchange: Exchange) -> None:
 async def retrieve_model(exchange: Exchange) -> None:
     """Shows one model, named by its id or an alias; the first, if they share an alias."""
     principal = await exchange.authenticate()
-    name = exchange.path_params["model"]
-    for entry in _offered(exchange.gateway, principal):
+    entry = named(_offered(exchange.gateway, principal), exchange.path_params["model"])
+    await exchange.reply(_ENCODER.encode(_object(entry)))
+
+
+def named(entries: Iterable[ModelEntry], name: str) -> ModelEntry:
+    """The entry of this id or alias; the first, if they share an alias.
+
+    Raises:
+        NotFound: There is none.
+    """
+    for entry in entries:
         if name == entry.id or name in entry.aliases:
-            await exchange.reply(_ENCODER.encode(_object(entry)))
-            return
+            return entry
     raise NotFound(f"The model {name!r} does not exist.", reason="MODEL_NOT_FOUND", field="model")
 
 
