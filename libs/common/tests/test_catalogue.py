@@ -100,6 +100,16 @@ DIGEST = "a" * 64
             "name",
         ),
         (
+            BASE % f", sources: [{{kind: package, packages: {{a: '1'}},"
+            f" files: [{{name: f, sha256: {DIGEST}, parts: ['a:b/../../f']}}]}}]",
+            "leaves its package",
+        ),
+        (
+            BASE % f", sources: [{{kind: package, packages: {{a: '1'}},"
+            f" files: [{{name: manifest.json, sha256: {DIGEST}, parts: ['a:f']}}]}}]",
+            "Atrium keeps there itself",
+        ),
+        (
             BASE % f", sources: [{{kind: hub, repository: a/b, revision: {'a' * 40}}}]",
             "unverified: true",
         ),

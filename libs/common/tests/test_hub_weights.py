@@ -251,6 +251,19 @@ def test_a_killed_pull_is_gone_on_with(hub: HubStandIn, tmp_path: Path) -> None:
     assert 0 < hub.sent["model.safetensors"] < len(BIG)
 
 
+def test_a_pull_that_is_interrupted_says_so_at_once(hub: HubStandIn, tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    hub.pause_at = 65_536  # and silent from then on: nobody waits for the connection to time out
+    with process(hub, root) as pull:
+        assert hub.paused.wait(30)
+        pull.send_signal(signal.SIGINT)
+        _, said = pull.communicate(timeout=20)
+    assert pull.returncode == 130
+    assert b"stopped; what has arrived" in said
+    assert b"Traceback" not in said
+    assert not hub.go_on.is_set()
+
+
 def test_a_full_disk_leaves_nothing_behind(hub: HubStandIn, tmp_path: Path) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))

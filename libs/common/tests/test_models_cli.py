@@ -1,9 +1,11 @@
 """The promises of `atrium models`: every command, as an operator types it."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -13,7 +15,7 @@ from atrium_common.errors import AtriumError, InvalidArgument, NotFound
 from atrium_common.models_cli import app
 from atrium_common.models_cli.app import main
 from atrium_common.testing.hub import HubStandIn
-from atrium_common.weights import WeightsError
+from atrium_common.weights import WeightsError, space
 
 BIG = b"tensors " * 5000
 CATALOGUE = """
@@ -155,6 +157,23 @@ def test_pull_asks_for_the_space_of_all_first(run: Run, hub: HubStandIn, tmp_pat
         run("pull")
     assert failure.value.reason == "NO_SPACE"
     assert hub.asked == []
+
+
+def test_what_has_arrived_needs_no_space_again(
+    run: Run, hub: HubStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (tmp_path / "catalogue.yaml").read_text()
+    sizes = f"{{name: model.safetensors, size: {len(BIG)}}}, {{name: config.json, size: 2}}"
+    listed = f"files: [{sizes}], unverified: true}}"
+    (tmp_path / "catalogue.yaml").write_text(text.replace("unverified: true}", listed))
+    hub.flips["config.json"] = 0
+    run("pull", "drawing", "--jobs", "1", status=1)
+    monkeypatch.setattr(space, "_SPARE", 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=len(BIG) // 2))
+    hub.flips.clear()
+    hub.forget()
+    run("pull", "drawing")
+    assert hub.sent == {"config.json": 2}
 
 
 def test_pull_refuses_names_beside_all(run: Run) -> None:

@@ -13,6 +13,9 @@ PICKLE_SUFFIXES = (".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 """Files of these names are Python pickles, which run code when they are loaded; what others
 are is told by their first bytes (`weights/pickles.py`)."""
 
+MANIFEST = "manifest.json"
+"""What `weights/manifest.py` writes beside an entry's files."""
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # No part begins with a dot, so that a name never leaves the entry's folder.
 FileName = Annotated[str, Field(pattern=r"^(\w[\w.-]*/)*\w[\w.-]*$", max_length=255)]
@@ -53,6 +56,8 @@ class _Source(Part):
         names = [file.name for file in self.files]
         if len(set(names)) != len(names):
             raise ValueError("two files have the same name")
+        if MANIFEST in names and not isinstance(self, FolderSource):
+            raise ValueError(f"{MANIFEST} is what Atrium keeps there itself")
         return self
 
     @property
@@ -96,6 +101,8 @@ class PackageSource(_Source):
                 package, _, path = part.partition(":")
                 if package not in self.packages | self.npm or not path:
                     raise ValueError(f"{file.name}: part {part!r} is not 'package:path'")
+                if path.startswith("/") or ".." in path.split("/"):
+                    raise ValueError(f"{file.name}: part {part!r} leaves its package")
         return self
 
     @property

@@ -6,6 +6,7 @@ from atrium_common.models_cli.options import AnyEntry
 from atrium_common.models_cli.records import size_of
 from atrium_common.weights.reporting import ensure_all, say
 from atrium_common.weights.space import require_space
+from atrium_common.weights.staging import partial_bytes
 from atrium_common.weights.store import WeightStore
 
 
@@ -30,7 +31,8 @@ def pull_all(entries: Sequence[AnyEntry], store: WeightStore, *, named: bool) ->
         for entry in wanted
         if store.locate(entry) is None
     }
-    require_space(sum(missing.values()), store.root)
+    to_come = (max(size - partial_bytes(store.root, name), 0) for name, size in missing.items())
+    require_space(sum(to_come), store.root)
     return ensure_all(store, wanted)
 
 

@@ -13,6 +13,9 @@ from atrium_common.errors import AtriumError
 from atrium_common.weights.reporting import ensure_all, say
 from atrium_common.weights.store import WeightStore
 
+_INTERRUPTED = 130
+"""As shells say of a program that Ctrl-C ended."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
@@ -23,7 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"error: {err.message}")
         return 1
     store = WeightStore(options.models_dir)
-    return 0 if ensure_all(store, catalogue.with_files(options.service or ())) else 1
+    try:
+        return 0 if ensure_all(store, catalogue.with_files(options.service or ())) else 1
+    except KeyboardInterrupt:  # it is told already
+        return _INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

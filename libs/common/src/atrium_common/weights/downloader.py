@@ -8,8 +8,9 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
+
+from atrium_common.weights.staging import size_under
 
 _POLL_SECONDS = 0.2
 
@@ -46,7 +47,7 @@ def download(
         try:
             while process.poll() is None:
                 time.sleep(_POLL_SECONDS)
-                size = _size(folder)
+                size = size_under(folder)
                 if size > seen:
                     fetched(size - seen)
                     seen = size
@@ -55,16 +56,5 @@ def download(
             raise
         output.seek(0)
         said = output.read().decode(errors="replace")
-    fetched(max(0, _size(folder) - seen))
+    fetched(max(0, size_under(folder) - seen))
     return process.returncode, said
-
-
-def _size(folder: Path) -> int:
-    """Sums the files under a folder that changes meanwhile."""
-    total = 0
-    # Unlike rglob, walk passes over a folder that vanishes under it.
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += Path(root, name).stat().st_size
-    return total

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from atrium_common.catalogue import HubSource
-from atrium_common.catalogue_sources import PICKLE_SUFFIXES
+from atrium_common.catalogue_sources import MANIFEST, PICKLE_SUFFIXES
 from atrium_common.weights.errors import WeightsError
 from atrium_common.weights.hub_files import IncomingFile, Wanted
 from atrium_common.weights.hub_http import HubClient, TransientError
 from atrium_common.weights.hub_listing import RemoteFile
 from atrium_common.weights.hub_options import HubOptions
-from atrium_common.weights.manifest import MANIFEST
 from atrium_common.weights.progress import Meter
 from atrium_common.weights.space import require_space
 
@@ -122,6 +121,7 @@ def _all_at_once(
                 done.result()
         except BaseException:
             patience.stop.set()
+            client.hang_up()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 

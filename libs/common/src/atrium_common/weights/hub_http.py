@@ -5,9 +5,10 @@ that the token goes to the endpoint's own host alone and what the hub says of a 
 """
 
 import re
+import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from urllib.parse import quote, urljoin
@@ -75,6 +76,7 @@ class HubClient:
             verify=_certificates(),
             headers={"accept-encoding": "identity", "user-agent": "atrium-models"},
         )
+        self._sockets: set[socket.socket] = set()
 
     def __enter__(self) -> "HubClient":
         """Returns itself."""
@@ -83,6 +85,13 @@ class HubClient:
     def __exit__(self, *_: object) -> None:
         """Closes the connections."""
         self._http.close()
+
+    def hang_up(self) -> None:
+        """Ends what other threads are reading, so that nobody waits for a hub that is silent."""
+        for each in tuple(self._sockets):
+            with suppress(OSError):  # it was closed a moment ago
+                # The plain one: TLS may not be ended under a thread that reads.
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
 
     def tree(self, source: HubSource) -> dict[str, RemoteFile]:
         """Lists the files of the source's commit, by path.
@@ -140,7 +149,7 @@ class HubClient:
                 response = self._http.send(request, stream=True)
             except httpx.TransportError as err:
                 raise _unreachable(err, self._options, source) from err
-            with closing(response):
+            with closing(response), self._can_hang_up(response):
                 hub = httpx.Headers({**response.headers, **hub})
                 if not response.is_redirect:
                     self._check(source, url, response)
@@ -148,6 +157,15 @@ class HubClient:
                     return
                 url = _next(url, response)
         raise WeightsError(f"{source.repository}: redirected in circles", reason="FETCH_FAILED")
+
+    @contextmanager
+    def _can_hang_up(self, response: httpx.Response) -> Iterator[None]:
+        connection = response.extensions["network_stream"].get_extra_info("socket")
+        self._sockets.add(connection)
+        try:
+            yield
+        finally:
+            self._sockets.discard(connection)
 
     def _key(self, url: str) -> dict[str, str]:
         if self._options.token is None or not self._is_ours(url):

@@ -11,9 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 
 from atrium_common.catalogue import Entry, FolderSource, Source
+from atrium_common.catalogue_sources import MANIFEST
 from atrium_common.errors import InvalidArgument
 from atrium_common.weights.errors import WeightsError, disk_errors
-from atrium_common.weights.manifest import MANIFEST, Manifest, sha256_of
+from atrium_common.weights.manifest import Manifest, sha256_of
 from atrium_common.weights.staging import partial_folder
 from atrium_common.weights.store import WeightStore
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-MANIFEST = "manifest.json"
+from atrium_common.catalogue_sources import MANIFEST
+
 _BLOCK = 1024 * 1024
 
 

@@ -26,6 +26,17 @@ def ensure_all(store: WeightStore, entries: Sequence[Entry]) -> bool:
     Returns:
         True if all are here.
     """
+    try:
+        failures = _failures(store, entries)
+    except KeyboardInterrupt:
+        say("stopped; what has arrived from the hub is kept: pull again to go on from there")
+        raise
+    for line in failures:
+        say(f"error: {line}")
+    return not failures
+
+
+def _failures(store: WeightStore, entries: Sequence[Entry]) -> list[str]:
     failures: list[str] = []
     with reporter(entries) as report:
         for entry in entries:
@@ -35,9 +46,7 @@ def ensure_all(store: WeightStore, entries: Sequence[Entry]) -> bool:
                 message = " ".join(err.message.split())
                 named = message.startswith(entry.id)
                 failures.append(message if named else f"{entry.id}: {message}")
-    for line in failures:
-        say(f"error: {line}")
-    return not failures
+    return failures
 
 
 @contextmanager

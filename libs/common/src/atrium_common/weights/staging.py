@@ -1,5 +1,6 @@
 """Folders that appear whole or not at all. `WeightStore` fills and publishes them."""
 
+import os
 import shutil
 import time
 import uuid
@@ -15,6 +16,22 @@ def partial_folder(root: Path, fingerprint: str) -> Path:
     """Returns where a download that can be gone on with is kept, whoever began it."""
     # Not named like the finished folder, which is looked for by its name in any folder.
     return root / ".partial" / f"{fingerprint}.part"
+
+
+def partial_bytes(root: Path, fingerprint: str) -> int:
+    """Returns how much of a download has arrived; 0 if none was cut."""
+    return size_under(partial_folder(root, fingerprint))
+
+
+def size_under(folder: Path) -> int:
+    """Sums the files under a folder that changes meanwhile; 0 if it is not there."""
+    total = 0
+    # Unlike rglob, walk passes over a folder that vanishes under it.
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(root, name).stat().st_size
+    return total
 
 
 @contextmanager
