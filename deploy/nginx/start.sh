@@ -53,12 +53,22 @@ for file in fullchain.pem privkey.pem; do
   [ -r "$tls/$file" ] || fail "$tls/$file can't be read; deploy/nginx/certificate.sh makes it"
 done
 
+# Lists; an asterisk in them is no pattern.
+set -f
 proxies=
 for network in $(echo "${EDGE_UPPER_PROXIES:-}" | tr ',' ' '); do
   checked EDGE_UPPER_PROXIES "$network" '[0-9a-f.:]+(/[0-9]+)?'
   proxies="${proxies}set_real_ip_from $network; "
 done
 [ -z "$proxies" ] || proxies="${proxies}real_ip_header X-Forwarded-For; real_ip_recursive on;"
+
+# The gateway's list of origins, as JSON or with commas.
+origins=
+for origin in $(printf '%s' "${EDGE_CORS_ORIGINS:-}" | sed 's/^ *\[//; s/\] *$//' | tr -d '"' | tr ',' ' '); do
+  checked EDGE_CORS_ORIGINS "$origin" '[a-z][a-z0-9+.-]*://([A-Za-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]+)?'
+  origins="$origins \"$origin\" \$http_origin;"
+done
+set +f
 
 # An address has connections that are kept; a name is asked for when its answer is old.
 if echo "$gateway" | grep -Eq '^[0-9.]+:'; then
@@ -91,7 +101,7 @@ sed -e "s|@CONF@|$run|g" -e "s|@RUN@|$run|g" -e "s|@TLS@|$tls|g" -e "s|@ACME@|$a
   -e "s|@CONNECTIONS@|$connections|" -e "s|@MAX_BODY_BYTES@|$body|" \
   -e "s|@MAX_UPLOAD_BYTES@|$upload|" -e "s|@UPPER_PROXIES@|$proxies|" \
   -e "s|@UPSTREAM@|$upstream|" -e "s|@GATEWAY@|$gateway|" -e "s|@DOCS@|$docs|" \
-  -e "s|@ACCESS_LOG@|$log|" -e "s|@HTTP2_LISTEN@|$listen|" -e "s|@HTTP2_ON@|$directive|" \
+  -e "s|@ORIGINS@|$origins|" -e "s|@ACCESS_LOG@|$log|" -e "s|@HTTP2_LISTEN@|$listen|" -e "s|@HTTP2_ON@|$directive|" \
   -e "s|@HTTP@|$(listener "$http")|" -e "s|@HTTPS@|$(listener "$https")|" \
   -e "s|@REDIRECT_PORT@|$suffix|" "$here/nginx.conf.template" >"$run/nginx.conf"
 

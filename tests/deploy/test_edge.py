@@ -16,6 +16,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from atrium_gateway.app import EXPOSED_HEADERS
 from atrium_gateway.database import open_engine
 from atrium_gateway.middleware.body_limit import PICTURE_PATHS, UPLOAD_PATHS
 from atrium_gateway.settings import GatewaySettings
@@ -30,6 +31,12 @@ from tests.kit.tenancy import Row, events_of, make_tenant
 _MIB = 1 << 20
 _UPLOAD_BYTES = 18 * _MIB
 _SLOW_TOKENS = 3000
+_PAGE = "https://app.example:8443"
+_PREFLIGHT = {
+    "origin": _PAGE,
+    "access-control-request-method": "POST",
+    "access-control-request-headers": "authorization,content-type,x-stainless-os",
+}
 _SETTLED_SECONDS = 20.0
 SLOW_CHAT: dict[str, Any] = {
     "model": "fake-slow",
@@ -83,6 +90,7 @@ async def running(
     environment = {
         "ATRIUM_GATEWAY_TRUSTED_PROXIES": '["127.0.0.0/8"]',
         "ATRIUM_GATEWAY_LOG_LEVEL": "info",
+        "ATRIUM_GATEWAY_CORS_ORIGINS": f'["{_PAGE}"]',
     }
     async with AsyncExitStack() as stack:
         made = stack.enter_context(running_stack(folder, environment=environment, started=False))
@@ -106,14 +114,17 @@ async def running(
 def strict(running: Running, authority: Authority) -> Iterator[Edge]:
     """An edge that takes one request and two more, and hides the docs."""
     gateway = running.stack.gateways[0].url.removeprefix("http://")
-    with running_edge(authority, gateway=gateway, rate="1", burst="2", docs="off") as edge:
+    pages = f'["https://other.example", "{_PAGE}"]'
+    given = {"rate": "1", "burst": "2", "docs": "off", "cors_origins": pages}
+    with running_edge(authority, gateway=gateway, **given) as edge:
         yield edge
 
 
 @pytest.fixture(scope="module")
 def lonely(authority: Authority) -> Iterator[Edge]:
     """An edge whose gateway is away."""
-    with running_edge(authority, gateway=f"127.0.0.1:{free_ports(1)[0]}") as edge:
+    away = f"127.0.0.1:{free_ports(1)[0]}"
+    with running_edge(authority, gateway=away, cors_origins=_PAGE) as edge:
         yield edge
 
 
@@ -238,6 +249,45 @@ async def test_too_many_requests_are_refused_at_the_edge(
         assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("1", "1000")
         alive = [(await client.get("/health/live")).status_code for _ in range(5)]
     assert alive == [200] * 5
+
+
+@pytest.mark.parametrize(("origin", "told"), [(_PAGE, True), ("https://evil.example", False)])
+async def test_pages_read_the_edges_refusals_if_they_are_listed(
+    running: Running, strict: Edge, lonely: Edge, origin: str, told: bool
+) -> None:
+    page = {"origin": origin}
+    away = await get(running, f"{lonely.url}/v1/models", headers=page)
+    large = {"headers": page, "content": bytes(17 * _MIB)}
+    async with httpx.AsyncClient(verify=running.context, headers=page) as client:
+        answers = await asyncio.gather(*(client.get(f"{strict.url}/v1/models") for _ in range(8)))
+        busy = next(each for each in answers if each.status_code == 429)
+        refused = await client.post(f"{lonely.url}/v1/embeddings", **large)
+    assert (away.status_code, refused.status_code) == (503, 413)
+    for answer in (away, busy, refused):
+        assert answer.headers.get("access-control-allow-origin") == (origin if told else None)
+        exposed = answer.headers.get("access-control-expose-headers", "").split(", ")
+        assert ("retry-after" in exposed) is told
+        assert set(exposed) - {""} <= set(EXPOSED_HEADERS)
+
+
+async def test_a_listed_pages_preflight_is_answered_whatever_is_refused(
+    running: Running, strict: Edge, lonely: Edge
+) -> None:
+    async with httpx.AsyncClient(verify=running.context, headers=_PREFLIGHT) as client:
+        # Ten at once where three are taken, and one where there is no gateway.
+        urls = [*[strict.url] * 10, lonely.url]
+        answers = await asyncio.gather(*(client.options(f"{url}/v1/models") for url in urls))
+        straight = await client.options(f"{running.stack.gateways[0].url}/v1/models")
+        headers = {"origin": "https://evil.example"}
+        stranger = await client.options(f"{lonely.url}/v1/models", headers=headers)
+    assert straight.status_code == 200
+    for answer in answers:
+        assert answer.status_code == 204
+        for name in ("allow-origin", "allow-methods", "allow-headers", "max-age"):
+            name = f"access-control-{name}"
+            assert answer.headers[name] == straight.headers[name]
+    assert stranger.status_code == 503
+    assert "access-control-allow-origin" not in stranger.headers
 
 
 async def test_callers_of_one_network_share_a_limit(running: Running, authority: Authority) -> None:
@@ -416,6 +466,7 @@ async def test_a_new_certificate_is_taken_up_by_itself(
         ("EDGE_RATE", "0", "EDGE_rate"),
         ("EDGE_GATEWAY", "gateway:8000; return 200", "EDGE_GATEWAY"),
         ("EDGE_UPPER_PROXIES", "everyone", "EDGE_UPPER_PROXIES"),
+        ("EDGE_CORS_ORIGINS", '["*"]', "EDGE_CORS_ORIGINS can't be '*'"),
         ("EDGE_TLS", "/nowhere", "certificate.sh"),
     ],
 )

@@ -228,3 +228,20 @@ async def test_cors_is_an_allow_list(rest):
         for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
             reply = await client.get("/health/live", headers={"origin": origin})
             assert ("access-control-allow-origin" in reply.headers) is allowed
+
+
+async def test_official_clients_get_through_a_preflight(rest):
+    """They name themselves in headers of their own, which differ from release to release."""
+    asked = "authorization,content-type,x-stainless-os,x-stainless-retry-count,openai-beta"
+    headers = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": asked,
+    }
+    async with httpx.AsyncClient(base_url=rest.url) as client:
+        for origin, status in (("https://app.example", 200), ("https://evil.example", 400)):
+            reply = await client.options("/v1/models", headers={"origin": origin, **headers})
+            assert reply.status_code == status
+        allowed = await client.options(
+            "/v1/models", headers={"origin": "https://app.example", **headers}
+        )
+    assert allowed.headers["access-control-allow-headers"] == asked
