@@ -3,7 +3,7 @@
 .PHONY: help install weights run test test-main test-xtts test-vllm lint type protos docs lock bench chaos images-check clean
 
 BIN := .venv/bin
-PACKAGES := deploy/grafana deploy/images/dockerfile.py libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples $(wildcard models/starter/*.py) models/starter/starter_trainer
+PACKAGES := deploy/grafana deploy/images libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples $(wildcard models/starter/*.py) models/starter/starter_trainer
 TEST_ARGS ?=
 # Two workers; conftest.py says which tests stay together. Chosen tests run in one process.
 TEST_WORKERS ?= -n 2 --no-loadscope-reorder --durations 15

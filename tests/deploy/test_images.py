@@ -28,9 +28,9 @@ RUNNING = [(name, target) for name, target in TARGETS if name != "models"]
 SCRIPT = (ROOT / "deploy/images/install.sh").read_text()
 
 
-def _dockerfile() -> ModuleType:
-    path = ROOT / "deploy/images/dockerfile.py"
-    spec = importlib.util.spec_from_file_location("atrium_dockerfile", path)
+def _script(name: str) -> ModuleType:
+    path = ROOT / f"deploy/images/{name}.py"
+    spec = importlib.util.spec_from_file_location(f"atrium_images_{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -39,7 +39,7 @@ def _dockerfile() -> ModuleType:
     return module
 
 
-READ = _dockerfile().read
+READ = _script("dockerfile").read
 IMAGES = {name: READ(path) for name, path in FILES.items()}
 
 
@@ -55,6 +55,14 @@ def settings_of(name: str) -> type[BaseSettings]:
         and kind.model_config.get("env_prefix") == prefix
     )
     return found
+
+
+def test_the_dockerfiles_are_as_the_script_writes_them(tmp_path: Path) -> None:
+    _script("write").write(tmp_path)
+    written = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*file")}
+    assert written == {path.relative_to(ROOT): path.read_text() for path in FILES.values()}, (
+        "change deploy/images/write.py and run it"
+    )
 
 
 def test_every_service_and_every_target_has_its_stages() -> None:
