@@ -214,6 +214,7 @@ class TenantDeletion:
         if deletion.step is Step.REMOVED:
             return
         async with self._audited(Action.TENANT_DELETED, tenant, None) as connection:
+            await changed(connection)
             for table in (tenant_limits, api_keys):
                 await connection.execute(delete(table).where(table.c.tenant == tenant))
             await connection.execute(delete(tenants).where(tenants.c.id == tenant))
@@ -222,7 +223,6 @@ class TenantDeletion:
                 .where(tenant_deletions.c.tenant == tenant)
                 .values(step=Step.REMOVED.value, finished_at=self._desk.now())
             )
-            await changed(connection)
 
     @asynccontextmanager
     async def _audited(

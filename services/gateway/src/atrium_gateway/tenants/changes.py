@@ -18,7 +18,11 @@ _MARK: Final = "atrium_directory_changed"
 
 
 async def changed(connection: AsyncConnection) -> None:
-    """Says, in the transaction of a change, that there is one."""
+    """Says, at the beginning of a change's transaction, that there is one.
+
+    Every other change waits until this one ends: what is read after this still holds when
+    it commits, and no two changes wait for each other in a circle.
+    """
     await connection.execute(
         update(directory_version).values(version=directory_version.c.version + 1)
     )

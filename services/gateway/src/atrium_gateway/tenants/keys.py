@@ -69,6 +69,7 @@ class KeyRepository:
         """
         await self._expect_tenant(key.tenant)
         async with self._engine.begin() as connection:
+            await changed(connection)
             await connection.execute(
                 insert(api_keys).values(
                     id=key.id,
@@ -87,7 +88,6 @@ class KeyRepository:
                     previous_until=key.previous_until,
                 )
             )
-            await changed(connection)
 
     async def change_key(self, key: ApiKey) -> None:
         """Writes what of a key may change: all but its tenant, secrets and times of use.
@@ -96,6 +96,7 @@ class KeyRepository:
             NotFound: There is no such key, or it is revoked.
         """
         async with self._engine.begin() as connection:
+            await changed(connection)
             done = await connection.execute(
                 update(api_keys)
                 .where(api_keys.c.id == key.id, api_keys.c.revoked_at.is_(None))
@@ -110,7 +111,6 @@ class KeyRepository:
             )
             if done.rowcount != 1:
                 raise NotFound(f"The key {key.id!r} does not exist or is revoked.")
-            await changed(connection)
 
     async def rotate_key(
         self, key_id: str, *, digest: bytes, now: datetime, grace: timedelta
@@ -136,6 +136,7 @@ class KeyRepository:
         if key is None:
             raise NotFound(f"The key {key_id!r} does not exist.")
         async with self._engine.begin() as connection:
+            await changed(connection)
             done = await connection.execute(
                 update(api_keys)
                 .where(
@@ -147,7 +148,6 @@ class KeyRepository:
             )
             if done.rowcount != 1:
                 raise Conflict(f"The key {key_id!r} is revoked or was just rotated.")
-            await changed(connection)
         rotated = await self.key(key_id)
         if rotated is None:
             raise NotFound(f"The key {key_id!r} does not exist.")
@@ -162,12 +162,12 @@ class KeyRepository:
         if await self.key(key_id) is None:
             raise NotFound(f"The key {key_id!r} does not exist.")
         async with self._engine.begin() as connection:
+            await changed(connection)
             await connection.execute(
                 update(api_keys)
                 .where(api_keys.c.id == key_id, api_keys.c.revoked_at.is_(None))
                 .values(revoked_at=now)
             )
-            await changed(connection)
 
     async def note_uses(self, uses: Mapping[str, datetime]) -> None:
         """Writes when keys were last used; an earlier time than is there changes nothing.

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import Row, Table, delete, func, select
+from sqlalchemy import Executable, Row, Table, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atrium_common.errors import Conflict, InvalidArgument, NotFound
@@ -34,8 +34,8 @@ class LimitRepository(KeyRepository):
         """
         await self._expect_subject(tenant_id, subject)
         async with self._engine.begin() as connection:
-            await self._put_limit(connection, tenant_id, subject, limit)
             await changed(connection)
+            await self._put_limit(connection, tenant_id, subject, limit)
 
     async def remove_limit(
         self,
@@ -52,6 +52,7 @@ class LimitRepository(KeyRepository):
             NotFound: There is no such limit.
         """
         async with self._engine.begin() as connection:
+            await changed(connection)
             done = await connection.execute(
                 delete(tenant_limits).where(
                     tenant_limits.c.tenant == tenant_id,
@@ -62,7 +63,6 @@ class LimitRepository(KeyRepository):
                 )
             )
             expect_one(done.rowcount, f"The tenant {tenant_id!r} has no such limit.")
-            await changed(connection)
 
     async def plan(self, plan_id: str) -> Plan | None:
         """One plan with its limits, or ``None``."""
@@ -78,12 +78,9 @@ class LimitRepository(KeyRepository):
 
     async def put_plan(self, plan_id: str, name: str) -> None:
         """Adds a plan without limits, or renames the one of this id."""
-        statement = upsert(self._engine.dialect.name)(plans).values(id=plan_id, name=name)
         async with self._engine.begin() as connection:
-            await connection.execute(
-                statement.on_conflict_do_update(index_elements=[plans.c.id], set_={"name": name})
-            )
             await changed(connection)
+            await connection.execute(self._named(plan_id, name))
 
     async def replace_plan(self, plan: Plan) -> None:
         """Adds a plan, or puts it in the place of the one of its id, limits and all.
@@ -93,12 +90,12 @@ class LimitRepository(KeyRepository):
         """
         for limit in plan.limits:
             check_limit(limit, may_lift=False)
-        await self.put_plan(plan.id, plan.name)
         async with self._engine.begin() as connection:
+            await changed(connection)
+            await connection.execute(self._named(plan.id, plan.name))
             await connection.execute(delete(plan_limits).where(plan_limits.c.plan == plan.id))
             for limit in plan.limits:
                 await self._put(connection, plan_limits, limit, plan=plan.id)
-            await changed(connection)
 
     async def remove_plan(self, plan_id: str) -> None:
         """Removes a plan that no tenant is on.
@@ -108,6 +105,7 @@ class LimitRepository(KeyRepository):
             Conflict: Tenants are on it.
         """
         async with self._engine.begin() as connection:
+            await changed(connection)
             users = select(func.count()).where(tenants.c.plan == plan_id)
             if count := await connection.scalar(users):
                 raise Conflict(
@@ -116,7 +114,6 @@ class LimitRepository(KeyRepository):
             await connection.execute(delete(plan_limits).where(plan_limits.c.plan == plan_id))
             done = await connection.execute(delete(plans).where(plans.c.id == plan_id))
             expect_one(done.rowcount, f"The plan {plan_id!r} does not exist.")
-            await changed(connection)
 
     async def set_plan_limit(self, plan_id: str, limit: Limit) -> None:
         """Sets a limit of a plan, for every tenant that is on it; replaces one of its kind.
@@ -126,11 +123,10 @@ class LimitRepository(KeyRepository):
             InvalidArgument: The limit can't be counted.
         """
         check_limit(limit, may_lift=False)
-        if await self.plan(plan_id) is None:
-            raise NotFound(f"The plan {plan_id!r} does not exist.")
         async with self._engine.begin() as connection:
-            await self._put(connection, plan_limits, limit, plan=plan_id)
             await changed(connection)
+            await expect_plan(connection, plan_id)
+            await self._put(connection, plan_limits, limit, plan=plan_id)
 
     async def remove_plan_limit(
         self, plan_id: str, *, selector: str, unit: Unit, window: Window
@@ -141,6 +137,7 @@ class LimitRepository(KeyRepository):
             NotFound: There is no such limit.
         """
         async with self._engine.begin() as connection:
+            await changed(connection)
             done = await connection.execute(
                 delete(plan_limits).where(
                     plan_limits.c.plan == plan_id,
@@ -150,7 +147,10 @@ class LimitRepository(KeyRepository):
                 )
             )
             expect_one(done.rowcount, f"The plan {plan_id!r} has no such limit.")
-            await changed(connection)
+
+    def _named(self, plan_id: str, name: str) -> Executable:
+        statement = upsert(self._engine.dialect.name)(plans).values(id=plan_id, name=name)
+        return statement.on_conflict_do_update(index_elements=[plans.c.id], set_={"name": name})
 
     async def _put_limit(
         self, connection: AsyncConnection, tenant_id: str, subject: str, limit: Limit
@@ -216,6 +216,12 @@ async def limits_of_plans(
     for row in await connection.execute(query.where(plan_limits.c.plan.in_(plan_ids))):
         found[row.plan] = (*found.get(row.plan, ()), _limit(row))
     return found
+
+
+async def expect_plan(connection: AsyncConnection, plan_id: str) -> None:
+    """Raises `NotFound` unless there is such a plan; after `changed`, it stays there."""
+    if await connection.scalar(select(plans.c.id).where(plans.c.id == plan_id)) is None:
+        raise NotFound(f"The plan {plan_id!r} does not exist.")
 
 
 def expect_one(rows: int, message: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from atrium_common.errors import Conflict, NotFound
+from atrium_common.errors import Conflict
 from atrium_gateway.quota.checks import check_time_zone
 from atrium_gateway.quota.limits import Limit
 from atrium_gateway.tenants.changes import changed
@@ -17,6 +17,7 @@ from atrium_gateway.tenants.domain import TENANT_LEVEL, Fallback, Tenant
 from atrium_gateway.tenants.limits import (
     LimitRepository,
     expect_one,
+    expect_plan,
     limits_of_plans,
     limits_of_tenants,
 )
@@ -59,10 +60,11 @@ class TenantRepository(LimitRepository):
             InvalidArgument: The time zone or a limit can't be.
         """
         check_time_zone(tenant.time_zone)
-        if tenant.plan is not None and await self.plan(tenant.plan) is None:
-            raise NotFound(f"The plan {tenant.plan!r} does not exist.")
         try:
             async with self._engine.begin() as connection:
+                await changed(connection)
+                if tenant.plan is not None:
+                    await expect_plan(connection, tenant.plan)
                 if await connection.scalar(_deleted(tenant.id)):
                     raise Conflict(f"The tenant {tenant.id!r} was deleted; its id stays taken.")
                 await connection.execute(
@@ -80,7 +82,6 @@ class TenantRepository(LimitRepository):
                 )
                 for limit in tenant.limits:
                     await self._put_limit(connection, tenant.id, TENANT_LEVEL, limit)
-                await changed(connection)
         except IntegrityError as err:
             raise Conflict(f"The tenant {tenant.id!r} exists already.") from err
 
@@ -98,8 +99,6 @@ class TenantRepository(LimitRepository):
         Raises:
             NotFound: There is no such tenant or plan.
         """
-        if plan_id is not None and await self.plan(plan_id) is None:
-            raise NotFound(f"The plan {plan_id!r} does not exist.")
         await self._set(tenant_id, plan=plan_id)
 
     async def set_time_zone(self, tenant_id: str, time_zone: str) -> None:
@@ -138,11 +137,14 @@ class TenantRepository(LimitRepository):
 
     async def _set(self, tenant_id: str, **values: str | float | bool | None) -> None:
         async with self._engine.begin() as connection:
+            await changed(connection)
+            plan = values.get("plan")
+            if isinstance(plan, str):
+                await expect_plan(connection, plan)
             done = await connection.execute(
                 update(tenants).where(tenants.c.id == tenant_id).values(**values)
             )
             expect_one(done.rowcount, f"The tenant {tenant_id!r} does not exist.")
-            await changed(connection)
 
     async def _tenants(self, query: Select[tuple[object, ...]]) -> list[Tenant]:
         async with self._engine.connect() as connection:
