@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from atrium_common.catalogue import ServiceName
-from atrium_common.preflight.settings import PROFILES, SERVICES
+from atrium_common.profiles import PROFILES, SERVICES
 from tests.kit.compose import BOX, EXAMPLE, LAPTOP, PRESETS, ROOT, Config, resolve
 
 MODELS = get_args(ServiceName)

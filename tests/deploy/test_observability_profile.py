@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from atrium_common.preflight.settings import PROFILES, PreflightSettings
+from atrium_common.preflight.settings import PreflightSettings
 from atrium_common.probe import PORTS
+from atrium_common.profiles import PROFILES
 from tests.kit.compose import BOX, LAPTOP, ROOT, Config, resolve
 
 OBSERVERS = {"prometheus", "grafana", "loki", "alloy", "otel-collector", "jaeger"}

@@ -206,3 +206,15 @@ def test_the_starter_catalogue_needs_no_hub() -> None:
         if isinstance(first, FolderSource):
             assert first.path.is_relative_to(MODELS), "it comes with the suite"
     assert {entry.id for entry in catalogue} == {entry.id for entry in catalogue.with_files()}
+
+
+def test_what_both_of_our_catalogues_have_is_of_the_same_files() -> None:
+    gpu, starter = (
+        {entry.id: entry for entry in Catalogue.load(MODELS / f"{name}.yaml")}
+        for name in ("gpu", "starter")
+    )
+    shared = gpu.keys() & starter.keys()
+    assert {"kokoro-82m", "tesseract"} <= shared
+    for name in shared:
+        assert gpu[name].sources == starter[name].sources
+        assert gpu[name].digest == starter[name].digest

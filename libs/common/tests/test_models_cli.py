@@ -140,6 +140,18 @@ def test_pull_takes_what_is_offered(run: Run, monkeypatch: pytest.MonkeyPatch) -
     run("pull", "editing")
 
 
+def test_pull_takes_what_the_profiles_start(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPOSE_PROFILES", "img2img,observability")
+    said = run("pull").output
+    assert "editing: ready" in said
+    assert "drawing" not in said
+    monkeypatch.setenv("ATRIUM_MODELS", "drawing")
+    assert "nothing to fetch" in run("pull").output
+    assert "style: ready" in run("pull", "--profiles", "image").output
+    assert "drawing: ready" in run("pull", "drawing").output
+    assert "strict: passed over" in run("pull", "--all").output
+
+
 def test_a_cut_pull_is_told_and_gone_on_with(run: Run, hub: HubStandIn) -> None:
     hub.flips["model.safetensors"] = 9
     assert "error: drawing: model.safetensors" in run("pull", "drawing", status=1).output

@@ -28,6 +28,7 @@ from atrium_common.models_cli.pulling import pull_all
 from atrium_common.models_cli.records import details, summary
 from atrium_common.weights.hub_options import HubOptions
 from atrium_common.weights.inventory import Finding, Inventory, State
+from atrium_common.weights.reporting import say
 from atrium_common.weights.store import WeightStore
 
 app = typer.Typer(
@@ -79,6 +80,14 @@ def pull(
             help="Ids with commas: fetch these and their adapters, where none is named.",
         ),
     ] = "",
+    profiles: Annotated[
+        str,
+        typer.Option(
+            "--profiles",
+            envvar="COMPOSE_PROFILES",
+            help="With commas: of these, only what the compose file's profiles start.",
+        ),
+    ] = "",
     jobs: Annotated[int, typer.Option(min=1, max=32, help="Files fetched at once.")] = 4,
     catalogue: CataloguePath = DEFAULT_CATALOGUE,
     models_dir: ModelsDir = DEFAULT_MODELS_DIR,
@@ -90,10 +99,12 @@ def pull(
     if every and ids:
         raise InvalidArgument("Name models or say --all, not both.", field="all")
     shelf = Shelf.open(catalogue, models_dir)
-    if not ids and not every:
-        shelf = shelf.only(offered)
+    named = bool(ids) or every
+    chosen = shelf.choose(ids, service) if named else shelf.offered(offered, profiles, service)
+    if not chosen:
+        say(f"nothing to fetch: no model that is offered is run by the profiles {profiles}")
     store = WeightStore(models_dir, hub=HubOptions.from_environment(jobs=jobs))
-    entries = [entry for entry in shelf.choose(ids, service) if entry.sources]
+    entries = [entry for entry in chosen if entry.sources]
     if not pull_all(entries, store, named=bool(ids)):
         raise typer.Exit(1)
 

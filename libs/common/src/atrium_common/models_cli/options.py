@@ -9,6 +9,7 @@ import typer
 
 from atrium_common.catalogue import AdapterEntry, Catalogue, ModelEntry
 from atrium_common.errors import NotFound
+from atrium_common.profiles import services_of
 from atrium_common.weights.store import WeightStore
 
 CataloguePath = Annotated[
@@ -49,14 +50,26 @@ class Shelf:
         """
         return cls(Catalogue.load(catalogue), WeightStore(models_dir))
 
-    def only(self, ids: str) -> "Shelf":
-        """Returns the part that these models make up, all for none; ids with commas between.
+    def offered(
+        self, ids: str, profiles: str, services: Sequence[str] | None = None
+    ) -> list[AnyEntry]:
+        """Returns what an installation of these profiles needs, adapters included.
+
+        Args:
+            ids: The models that it offers, with commas between; all for none.
+            profiles: Compose profiles, with commas between: models of services that none of
+                them starts are left out. None leaves out nothing.
+            services: As for `choose`.
 
         Raises:
             CatalogueError: The catalogue has no such model.
+            NotFound: The catalogue has no model of a service of `services`.
         """
-        chosen = [part.strip() for part in ids.split(",") if part.strip()]
-        return Shelf(self.catalogue.only(chosen), self.store)
+        part = Shelf(self.catalogue.only(_split(ids)), self.store)
+        entries = part.choose(None, services)
+        if not (chosen := _split(profiles)):
+            return entries
+        return [entry for entry in entries if part._serves(entry, services_of(chosen))]
 
     @property
     def entries(self) -> tuple[AnyEntry, ...]:
@@ -93,3 +106,7 @@ class Shelf:
         if name not in known:
             raise NotFound(f"There is no {name!r} in the catalogue; it has {', '.join(known)}.")
         return known[name]
+
+
+def _split(names: str) -> list[str]:
+    return [part.strip() for part in names.split(",") if part.strip()]

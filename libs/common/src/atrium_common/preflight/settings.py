@@ -8,18 +8,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
+from atrium_common.profiles import services_of
 from atrium_common.settings import SharedPrefixSettings
-
-PROFILES = {
-    "text": ("llm",),
-    "image": ("text2image", "img2img"),
-    "speech": ("tts", "stt"),
-    "vision": ("img2text",),
-    "all": ("text2image", "img2img", "img2text", "tts", "stt", "llm"),
-}
-"""Compose profiles and the services that they start; a service's own name is one, too."""
-
-SERVICES = PROFILES["all"]
 
 
 def _split(value: object) -> object:
@@ -50,8 +40,7 @@ class PreflightSettings(SharedPrefixSettings):
 
     def services(self) -> tuple[str, ...]:
         """The services that these profiles start, in a fixed order."""
-        started = {name for profile in self.profiles for name in PROFILES.get(profile, (profile,))}
-        return tuple(name for name in SERVICES if name in started)
+        return services_of(self.profiles)
 
 
 class ShareSettings(SharedPrefixSettings):
