@@ -16,7 +16,6 @@ from atrium_common.errors import Unavailable
 from atrium_gateway.auth.principal import Principal
 from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import (
-    ANY_CAPABILITY,
     LEDGERED,
     WINDOW_LENGTH,
     Meter,
@@ -26,7 +25,8 @@ from atrium_gateway.quota.limits import (
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.quota.verdict import Reading
 from atrium_gateway.tenants.directory import Directory
-from atrium_gateway.usage.reports import Filters, Totals, UsageReports
+from atrium_gateway.usage.consumption import filters_of
+from atrium_gateway.usage.reports import Totals, UsageReports
 from atrium_gateway.usage.reports_calendar import EPOCH, moment_of, unix_ms, zone_of
 
 _MICRO: Final = 1_000_000
@@ -176,7 +176,7 @@ class Standing:
         if start is None:
             return None
         totals = await self._reports.totals(
-            tenant, start=start, end=moment_of(now + 1), only=_only(meter)
+            tenant, start=start, end=moment_of(now + 1), only=filters_of(meter)
         )
         return _USED[meter.unit](totals)
 
@@ -191,15 +191,6 @@ def _window(meter: Meter, now: int) -> tuple[datetime | None, datetime | None]:
         return EPOCH, None
     start, end = window_bounds(meter.window, now, meter.time_zone)
     return moment_of(start), moment_of(end)
-
-
-def _only(meter: Meter) -> Filters:
-    return Filters(
-        capability=() if meter.capability == ANY_CAPABILITY else (meter.capability,),
-        model=(meter.model,) if meter.model else (),
-        key=(meter.key_id,) if meter.key_id else (),
-        user=(meter.subject,) if meter.subject else (),
-    )
 
 
 def _forecast(

@@ -1,7 +1,8 @@
 """What a window of a limit has consumed, from the ledger; counters start from it.
 
-Full hours come from the roll-ups. Where a window begins or ends within an hour of UTC, as
-days do in some time zones, the rest comes from the events: exact for any window.
+The roll-ups tell it: a month is one read where the ledger keeps the tenant's months in the
+zone of the window, and all time is its months. Where the zones differ, or a window begins
+within an hour of UTC, finer sums and events make up the rest: exact for any window.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,11 +21,16 @@ from sqlalchemy import (
     union_all,
 )
 
-from atrium_gateway.quota.limits import ANY_CAPABILITY, Meter, Unit
+from atrium_gateway.quota.counters import window_bounds
+from atrium_gateway.quota.limits import ANY_CAPABILITY, Meter, Unit, Window
+from atrium_gateway.usage.reports_cover import Level, Piece, cover
+from atrium_gateway.usage.reports_query import event_filters, sums_query
+from atrium_gateway.usage.reports_views import Filters
 from atrium_gateway.usage.split import share_id
-from atrium_gateway.usage.tables import usage_events, usage_hourly
+from atrium_gateway.usage.tables import usage_events
 
-_HOUR_MS: Final = 3_600_000
+_EVER: Final = 2**53
+"""Further from 1970 than any month begins, milliseconds."""
 _SHARED: Final = 18
 """Characters of an id that all events of a reservation begin with; see `share_id`."""
 _COLUMNS: Final[dict[Unit, tuple[str, ...]]] = {
@@ -40,35 +46,45 @@ _COLUMNS: Final[dict[Unit, tuple[str, ...]]] = {
 }
 
 
+def filters_of(meter: Meter) -> Filters:
+    """Which events a meter counts."""
+    return Filters(
+        capability=() if meter.capability == ANY_CAPABILITY else (meter.capability,),
+        model=(meter.model,) if meter.model else (),
+        key=(meter.key_id,) if meter.key_id else (),
+        user=(meter.subject,) if meter.subject else (),
+    )
+
+
 def consumption_query(
-    tenant: str, meter: Meter, start: int, end: int, *, apart: Sequence[str] = ()
+    tenant: str, meter: Meter, now: int, kept: str, *, apart: Sequence[str] = ()
 ) -> Select[str, str, int] | CompoundSelect[str, str, int]:
-    """Selects what was admitted in ``[start, end)``, for `consumption_of`.
+    """Selects what was admitted in the window of `meter` around `now`, for `consumption_of`.
 
     One statement, so that all of it is of one moment.
 
     Args:
         tenant: Whose.
         meter: Says what is counted, and of which capability, model, key and user.
-        start: Unix milliseconds.
-        end: Unix milliseconds; at least an hour later.
+        now: Unix milliseconds.
+        kept: Zone of the days and months that the ledger keeps of the tenant.
         apart: Ids of reservations whose events are selected one by one.
     """
-    first, last = -(-start // _HOUR_MS), end // _HOUR_MS
-    parts = [_sum(usage_hourly, tenant, meter, usage_hourly.c.hour, first, last)]
-    for left, right in ((start, first * _HOUR_MS), (last * _HOUR_MS, end)):
-        if left < right:
-            parts.append(_sum(usage_events, tenant, meter, usage_events.c.started_ms, left, right))
-    total: ColumnElement[int] = parts[0].scalar_subquery()
-    for part in parts[1:]:
-        total = total + part.scalar_subquery()
-    whole = select(literal("", String), literal("", String), total)
+    start, end = window_bounds(meter.window, now, meter.time_zone)
+    if meter.window is Window.TOTAL:
+        pieces: Sequence[Piece] = (Piece(Level.MONTH, -_EVER, _EVER, 1, None),)
+    else:
+        pieces = cover(start, end, kept)
+    only = filters_of(meter)
+    sums = sums_query(tenant, pieces, columns=(), sums=_COLUMNS[meter.unit], only=only).subquery()
+    whole = select(literal("", String), literal("", String), _amount(sums, meter))
     if not apart:
         return whole
     # The events of one reservation share the first half of its id; all were made of late.
     id_, begins = usage_events.c.id, sorted({name[:_SHARED] for name in apart})
     some = select(id_, usage_events.c.model, _amount(usage_events, meter)).where(
-        *_chosen(usage_events, tenant, meter),
+        usage_events.c.tenant == tenant,
+        *event_filters(only),
         usage_events.c.started_ms >= start,
         usage_events.c.started_ms < end,
         id_ >= begins[0],
@@ -92,31 +108,9 @@ def consumption_of(rows: Iterable[Row[str, str, int]], *, apart: Sequence[str] =
     return used
 
 
-def _amount(table: FromClause, meter: Meter) -> ColumnElement[int]:
-    first, *more = (table.c[name] for name in _COLUMNS[meter.unit])
+def _amount(source: FromClause, meter: Meter) -> ColumnElement[int]:
+    first, *more = (source.c[name] for name in _COLUMNS[meter.unit])
     total: ColumnElement[int] = first
     for column in more:
         total = total + column
     return total
-
-
-def _sum(
-    table: FromClause,
-    tenant: str,
-    meter: Meter,
-    time: ColumnElement[int],
-    start: int,
-    end: int,
-) -> Select[int]:
-    return select(func.coalesce(func.sum(_amount(table, meter)), 0)).where(
-        *_chosen(table, tenant, meter), time >= start, time < end
-    )
-
-
-def _chosen(table: FromClause, tenant: str, meter: Meter) -> list[ColumnElement[bool]]:
-    """What rows a meter counts."""
-    chosen = [table.c.tenant == tenant]
-    if meter.capability != ANY_CAPABILITY:
-        chosen.append(table.c.capability == meter.capability)
-    own = {"model": meter.model, "key_id": meter.key_id, "subject": meter.subject}
-    return chosen + [table.c[name] == wanted for name, wanted in own.items() if wanted]

@@ -16,12 +16,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_common.errors import Unavailable
-from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import Meter, Unit
 from atrium_gateway.quota.measure import NANO_PER_COUNT
 from atrium_gateway.usage.billing import close_record
 from atrium_gateway.usage.consumption import consumption_of, consumption_query
 from atrium_gateway.usage.framing import frame
+from atrium_gateway.usage.kept import kept_zone
 from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import (
     ORPHANED,
@@ -199,11 +199,15 @@ class SpooledLedger:
             Unavailable: Disk or database refuse.
         """
         await self.flush()
-        start, end = window_bounds(meter.window, int(self._clock() * 1000), meter.time_zone)
-        query = consumption_query(tenant, meter, start, end, apart=apart)
+        now = int(self._clock() * 1000)
         try:
             async with self._engine.connect() as connection:
-                rows = (await connection.execute(query)).all()
+                kept = ""
+                # Months that moved to another zone meanwhile are asked for again.
+                while kept != (zone := await kept_zone(connection, tenant)):
+                    kept = zone
+                    query = consumption_query(tenant, meter, now, kept, apart=apart)
+                    rows = (await connection.execute(query)).all()
         except (SQLAlchemyError, OSError) as err:
             raise _away() from err
         used = consumption_of(rows, apart=apart)

@@ -144,16 +144,24 @@ def _approach(at: int, zone: str, coarsest: Level) -> list[tuple[Level, int]]:
     The first says what is read between the first of both ends.
     """
     path: list[tuple[Level, int]] = []
+    for step in _steps(at, zone, coarsest):
+        path.append(step)
+        if step[1] == at:
+            break
+    return path
+
+
+def _steps(at: int, zone: str, coarsest: Level) -> Iterator[tuple[Level, int]]:
     if coarsest <= Level.MONTH:
-        path.append((Level.MONTH, _nearest(at, month_around(at, zone))))
+        yield Level.MONTH, _nearest(at, month_around(at, zone))
     if coarsest <= Level.DAY:
-        path.append((Level.DAY, _nearest(at, day_around(at, zone))))
+        day = _nearest(at, day_around(at, zone))
+        yield Level.DAY, day
         # A day may begin within an hour: events lead from it to where hours begin.
-        day = path[-1][1]
-        path.append((Level.EVENT, _nearest(day, hour_around(day))))
+        yield Level.EVENT, _nearest(day, hour_around(day))
     if coarsest <= Level.HOUR:
-        path.append((Level.HOUR, _nearest(at, hour_around(at))))
-    return [*path, (Level.EVENT, at)]
+        yield Level.HOUR, _nearest(at, hour_around(at))
+    yield Level.EVENT, at
 
 
 def _nearest(at: int, bounds: Bounds) -> int:
