@@ -47,13 +47,20 @@ pack() {
 if has_folder state; then
   pack state "${WITHOUT[@]}"
 fi
-postgres pg_dump --format custom --no-password >"$draft/database.dump"
+if on_sqlite; then
+  sqlite copy "$SQLITE" "$draft/database.sqlite"
+else
+  postgres pg_dump --format custom --no-password >"$draft/database.dump"
+fi
 if has_redis; then
   dump_redis >"$draft/redis.rdb" 2>"$draft/.redis.log" || stop 1 "$(tail -n 1 "$draft/.redis.log")"
   rm "$draft/.redis.log"
   [[ $(head -c 5 "$draft/redis.rdb") == REDIS ]] || stop 1 'Redis gave no dump'
 fi
-if has_folder voices; then
+no_voices=''
+if has_folder voices && on_hosts && [[ ! -d $VOICES_DIR ]]; then
+  no_voices="voices (there is no $VOICES_DIR), "
+elif has_folder voices; then
   # In the container the folder of voices is one of several; on a host it is the folder itself.
   if on_hosts; then pack voices; else pack voices --exclude=./cache --exclude=./models; fi
 fi
@@ -73,9 +80,9 @@ if [[ -n $passphrase ]]; then
   ((${#secret[@]})) || stop 1 'there are no secrets to back up'
   tar -cf - -- "${secret[@]}" | openssl enc -aes-256-cbc -pbkdf2 -iter 600000 -salt \
     -pass "file:$passphrase" -out "$draft/secrets.tar.enc"
-  missing='weights'
+  missing="${no_voices}weights"
 else
-  missing="weights, and the secrets (${secret[*]:-none found}): without key_pepper no API key works"
+  missing="${no_voices}weights, and the secrets (${secret[*]:-none found}): without key_pepper no API key works"
 fi
 
 name=atrium-$(date -u +%Y%m%dT%H%M%SZ)

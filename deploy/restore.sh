@@ -28,6 +28,12 @@ done
 (cd "$backup" && sha256sum --check --quiet --strict SHA256SUMS) >&2 ||
   stop 4 "$backup is damaged; nothing was touched"
 backup=$(cd "$backup" && pwd)
+database=database.dump
+! on_sqlite || database=database.sqlite
+[[ -s $backup/$database ]] || stop 4 "there is no $database in it: it is of another kind of database"
+if on_sqlite && lock=$(dirname "$SQLITE")/gateway.lock && [[ -e $lock ]]; then
+  flock --nonblock "$lock" true || stop 1 'a gateway runs over this database; nothing was touched'
+fi
 
 if ! on_hosts; then
   docker compose --profile all stop gateway text2image img2img img2text tts stt llm
@@ -37,6 +43,10 @@ fi
 tables="SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
 kept="SELECT (SELECT count(*) FROM tenants) + (SELECT count(*) FROM usage_events)"
 has_rows() {
+  if on_sqlite; then
+    [[ -n $(sqlite rows "$SQLITE") ]]
+    return
+  fi
   [[ $(postgres psql -qAtX -c "$tables") != 0 ]] && [[ $(postgres psql -qAtX -c "$kept") != 0 ]]
 }
 
@@ -94,13 +104,23 @@ END
 $$;
 SQL
 }
+# Beside the old file, then in its place: all of it, or what was there before.
+restore_sqlite() {
+  mkdir -p "$(dirname "$SQLITE")" && rm -f "$SQLITE.new" &&
+    sqlite copy "$backup/$database" "$SQLITE.new" && sync "$SQLITE.new" &&
+    rm -f "$SQLITE-wal" "$SQLITE-shm" && mv -f "$SQLITE.new" "$SQLITE"
+}
 restore_database() {
   {
     emptied
-    archive_tool --no-owner --file - <"$backup/database.dump" && echo 'COMMIT; SELECT 1;'
+    archive_tool --no-owner --file - <"$backup/$database" && echo 'COMMIT; SELECT 1;'
   } | postgres psql -qAtX -v ON_ERROR_STOP=1 | tail -n 1
 }
-[[ $(restore_database) == 1 ]] || stop 1 'the dump could not be restored; the database is as it was'
+if on_sqlite; then
+  restore_sqlite || stop 1 'the copy could not be restored; the database is as it was'
+else
+  [[ $(restore_database) == 1 ]] || stop 1 'the dump could not be restored; the database is as it was'
+fi
 
 # unpack state|voices FOLDER...: in the place of what is there.
 unpack() {

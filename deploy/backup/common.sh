@@ -20,10 +20,17 @@ PROJECT=$(setting COMPOSE_PROJECT_NAME atrium)
 export COMPOSE_FILE=${COMPOSE_FILE:-docker-compose.ai-services.yml}
 # SQLAlchemy's name of the same address.
 DATABASE_URL=${DATABASE_URL/#postgresql+psycopg:/postgresql:}
+# The file of a SQLite database: what follows sqlite:/// in the gateway's address.
+SQLITE=''
+if [[ $DATABASE_URL =~ ^sqlite(\+[a-z]+)?:///(.+)$ ]]; then
+  SQLITE=${BASH_REMATCH[2]}
+fi
 
-# What the state folder has that is no state, or a secret.
+# What the state folder of `make run` has that is no state, has a file of its own, or is a secret.
 # shellcheck disable=SC2034 # backup.sh reads it
-WITHOUT=('--exclude=./gateway.db*' '--exclude=./*.lock' --exclude=./jwt.secret --exclude=./key.pepper)
+WITHOUT=('--exclude=./gateway.db*' '--exclude=./*.lock' --exclude=./models --exclude=./cache
+  --exclude=./logs --exclude=./voices --exclude=./jwt.secret --exclude=./key.pepper
+  --exclude=./dev.key --exclude=./service.credential)
 
 say() {
   echo "${0##*/}: $*" >&2
@@ -48,6 +55,41 @@ postgres() {
   else
     docker compose exec -T postgres "$program" --username atrium --dbname atrium "$@"
   fi
+}
+
+on_sqlite() {
+  [[ -n $SQLITE ]]
+}
+
+# sqlite copy FROM TO: a whole copy of a database that others may write to.
+# sqlite rows FILE: something, if tenants or events are in it.
+sqlite() {
+  "${ATRIUM_PYTHON:-python3}" - "$@" <<'PY'
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+
+def opened(file: str) -> sqlite3.Connection:
+    return sqlite3.connect(f"{Path(file).absolute().as_uri()}?mode=ro", uri=True)
+
+
+command, source, *target = sys.argv[1:]
+if command == "copy":
+    with closing(opened(source)) as read, closing(sqlite3.connect(target[0])) as written:
+        read.backup(written)
+        # One file, without a log beside it.
+        written.execute("PRAGMA journal_mode = DELETE")
+        (found,) = written.execute("PRAGMA quick_check").fetchone()
+    if found != "ok":
+        sys.exit(f"{source} is damaged: {found}")
+elif Path(source).exists():
+    with closing(opened(source)) as read:
+        for table in ("tenants", "usage_events"):
+            if read.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+                print(*read.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() or "", end="")
+PY
 }
 
 # archive_tool ARGUMENT...: pg_restore as a filter, which asks no database.

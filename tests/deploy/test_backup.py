@@ -21,13 +21,12 @@ from psycopg import sql
 from atrium_gateway.database import open_engine
 from atrium_gateway.testing.servers import redis_server
 from tests.chaos.books import counted
+from tests.kit.backups import DAMAGED, HAS_DATA, run
 from tests.kit.fakes import running_fakes
 from tests.kit.stack import GatewayProcess, Stack, running_stack
-from tests.kit.suite import ROOT
 from tests.kit.tenancy import events_of, make_tenant
 
 _REQUESTS = 4
-DAMAGED, HAS_DATA = 4, 5
 CHAT = {"model": "fake-chat", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi."}]}
 
 
@@ -40,20 +39,6 @@ def hum(seconds: int) -> bytes:
         out.setframerate(16_000)
         out.writeframes((b"\x00\x10" * 40 + b"\x00\xf0" * 40) * (200 * seconds))
     return file.getvalue()
-
-
-def run(script: str, variables: Mapping[str, str], *arguments: str | Path) -> tuple[int, str]:
-    """Runs one of the two; returns its exit status and what it said."""
-    kept = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
-    done = subprocess.run(
-        [ROOT / "deploy" / script, *arguments],
-        cwd=ROOT,
-        env={**kept, **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
 
 
 @dataclass(frozen=True)
