@@ -4,7 +4,7 @@
 #   scripts/download-ai-models.ps1                         the starter models
 #   scripts/download-ai-models.ps1 --gpu                   those of models/gpu.yaml
 #   scripts/download-ai-models.ps1 --gpu qwen3-8b xtts-v2  these
-#   scripts/download-ai-models.ps1 --gpu list|verify|show|remove|licence ...
+#   scripts/download-ai-models.ps1 --gpu list|verify|show|remove|prune|licence ...
 #
 #   ATRIUM_CATALOGUE   catalogue file; --gpu takes models/gpu.yaml
 #   ATRIUM_MODELS_DIR  where models are kept (default: .atrium/models)
@@ -38,7 +38,7 @@ if ($Words.Count -gt 0 -and $Words[0] -ceq '--gpu') {
 if (-not $env:ATRIUM_CATALOGUE) { $env:ATRIUM_CATALOGUE = 'models/starter.yaml' }
 if (-not $env:ATRIUM_MODELS_DIR) { $env:ATRIUM_MODELS_DIR = '.atrium/models' }
 
-$Commands = 'list', 'pull', 'verify', 'remove', 'show', 'licence', 'license'
+$Commands = 'list', 'pull', 'verify', 'remove', 'prune', 'show', 'licence', 'license'
 if ($Words.Count -eq 0 -or $Commands -cnotcontains $Words[0]) {
     $Words = @('pull') + $Words
 }

@@ -5,7 +5,7 @@
 #   scripts/download-ai-models.sh                        the starter models
 #   scripts/download-ai-models.sh --gpu                  those of models/gpu.yaml
 #   scripts/download-ai-models.sh --gpu qwen3-8b xtts-v2 these
-#   scripts/download-ai-models.sh --gpu list|verify|show|remove|licence ...
+#   scripts/download-ai-models.sh --gpu list|verify|show|remove|prune|licence ...
 #
 #   ATRIUM_CATALOGUE   catalogue file; --gpu takes models/gpu.yaml
 #   ATRIUM_MODELS_DIR  where models are kept (default: .atrium/models)
@@ -39,7 +39,7 @@ export ATRIUM_MODELS_DIR=${ATRIUM_MODELS_DIR:-.atrium/models}
 [[ -f $ATRIUM_CATALOGUE ]] || die "there is no catalogue $ATRIUM_CATALOGUE (ATRIUM_CATALOGUE)"
 
 case ${1:-} in
-  list | pull | verify | remove | show | licence | license) ;;
+  list | pull | verify | remove | prune | show | licence | license) ;;
   *) set -- pull "$@" ;;
 esac
 exec "$program" "$@"

@@ -16,6 +16,7 @@ from atrium_common.models_cli import app
 from atrium_common.models_cli.app import main
 from atrium_common.testing.hub import HubStandIn
 from atrium_common.weights import WeightsError, space
+from atrium_common.weights.locks import locked
 
 BIG = b"tensors " * 5000
 CATALOGUE = """
@@ -232,6 +233,35 @@ def test_remove_deletes_what_nobody_shares(run: Run, hub: HubStandIn, tmp_path: 
     assert states(run)["drawing"] == "partial"
     run("remove", "drawing", "editing")
     assert states(run)["drawing"] == "missing"
+
+
+def test_prune_deletes_what_the_catalogue_left(run: Run, hub: HubStandIn, tmp_path: Path) -> None:
+    root, catalogue = tmp_path / "models", tmp_path / "catalogue.yaml"
+    first = catalogue.read_text()
+    run("licence", "accept", "strict", "--yes")
+    run("pull", "strict")
+    hub.flips["config.json"] = 0
+    run("pull", "drawing", status=1)
+    (cut,) = root.glob(".partial/*.part")
+    (old,) = root.glob("strict/*")
+    (made := old.with_name(f"{old.name}-bf16")).mkdir()
+    (foreign := root / "strict" / "notes").mkdir()
+    assert run("prune").output == ""
+    hub.revision = "d" * 40
+    catalogue.write_text(CATALOGUE.format(hub=hub))
+    (tmp_path / "first.yaml").write_text(first)
+    assert run("prune", "--beside", str(tmp_path / "first.yaml")).output == ""
+    assert "3 folders of other catalogues or revisions hold" in run("list").output
+    assert "would delete" in run("prune", "--dry-run").output
+    with locked(root, cut.name.removesuffix(".part"), waits=None):
+        assert "it is being fetched" in run("prune").output
+    assert all(each.is_dir() for each in (cut, old, made))
+    assert "--models deletes it" in run("prune").output
+    assert [each.is_dir() for each in (cut, old, made)] == [False, True, True]
+    run("prune", "--models")
+    assert [each.is_dir() for each in (old, made, foreign)] == [False, False, True]
+    hub.flips.clear()
+    assert "other catalogues" not in run("pull", "drawing").output
 
 
 @pytest.mark.parametrize("spelling", ["licence", "license"])

@@ -1,4 +1,4 @@
-"""The commands `list`, `pull`, `verify`, `remove`, `show` and `licence accept`.
+"""The commands `list`, `pull`, `verify`, `remove`, `prune`, `show` and `licence accept`.
 
 Run as `atrium-models`, and by the gateway's `atrium models`, which mounts `app`.
 """
@@ -7,6 +7,7 @@ import getpass
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +25,7 @@ from atrium_common.models_cli.options import (
     Shelf,
 )
 from atrium_common.models_cli.output import show_json, show_lines, show_table, size
+from atrium_common.models_cli.pruning import prune_all, tell_leftovers
 from atrium_common.models_cli.pulling import pull_all
 from atrium_common.models_cli.records import details, summary
 from atrium_common.weights.hub_options import HubOptions
@@ -65,6 +67,7 @@ def list_(
                 f"{record['id']} needs its licence: atrium models licence accept {record['id']}",
                 err=True,
             )
+    tell_leftovers(shelf)
 
 
 @app.command()
@@ -105,7 +108,9 @@ def pull(
         say(f"nothing to fetch: no model that is offered is run by the profiles {profiles}")
     store = WeightStore(models_dir, hub=HubOptions.from_environment(jobs=jobs))
     entries = [entry for entry in chosen if entry.sources]
-    if not pull_all(entries, store, named=bool(ids)):
+    complete = pull_all(entries, store, named=bool(ids))
+    tell_leftovers(shelf)
+    if not complete:
         raise typer.Exit(1)
 
 
@@ -167,6 +172,27 @@ def remove(
     entries = shelf.choose(ids)
     freed = Inventory(shelf.store).remove(entries, everything=shelf.entries)
     typer.echo(f"removed {', '.join(entry.id for entry in entries)}: {size(freed)}")
+
+
+@app.command()
+def prune(
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option("--beside", help="Another catalogue that uses the same folder; repeat."),
+    ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Whole models too, not only cut downloads.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, only say.")] = False,
+    catalogue: CataloguePath = DEFAULT_CATALOGUE,
+    models_dir: ModelsDir = DEFAULT_MODELS_DIR,
+) -> None:
+    """Deletes cut downloads that the catalogue does not name, as of a former revision.
+
+    What another process is fetching stays.
+    """
+    shelf = Shelf.open(catalogue, models_dir)
+    prune_all(shelf, beside=beside or (), models=models, dry_run=dry_run)
 
 
 @app.command()

@@ -30,8 +30,13 @@ def is_full(err: OSError) -> bool:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turns what the disk says into a `WeightsError` about `folder`."""
+def disk_errors(folder: Path, *, way_out: str = "`atrium models pull` fills it") -> Iterator[None]:
+    """Turns what the disk says into a `WeightsError` about `folder`.
+
+    Args:
+        folder: What is written to.
+        way_out: What to do where it is read-only.
+    """
     try:
         yield
     except OSError as err:
@@ -39,7 +44,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
             raise WeightsError(f"no space left in {folder}", reason="NO_SPACE") from err
         if err.errno == errno.EROFS:
             raise WeightsError(
-                f"not here, and {folder} is read-only: `atrium models pull` fills it",
+                f"not here, and {folder} is read-only: {way_out}",
                 reason="NO_ACCESS",
             ) from err
         where = err.filename or folder

@@ -12,10 +12,18 @@ _STALE_SECONDS = 6 * 3600
 """Age without a change at which work under way belongs to a process that died."""
 
 
+# Downloads are not named like finished folders, which are looked for by name in any folder.
+PARTIAL_SUFFIX = ".part"
+
+
+def partial_area(root: Path) -> Path:
+    """Returns the folder of all downloads that can be gone on with."""
+    return root / ".partial"
+
+
 def partial_folder(root: Path, fingerprint: str) -> Path:
     """Returns where a download that can be gone on with is kept, whoever began it."""
-    # Not named like the finished folder, which is looked for by its name in any folder.
-    return root / ".partial" / f"{fingerprint}.part"
+    return partial_area(root) / f"{fingerprint}{PARTIAL_SUFFIX}"
 
 
 def partial_bytes(root: Path, fingerprint: str) -> int:

@@ -120,7 +120,8 @@ class WeightStore:
         if target.is_dir():
             return target
         _, weights = self._found(entry)
-        with disk_errors(self._cache), staged(self._cache) as folder:
+        way_out = "name a folder for what is made of weights with ATRIUM_CACHE_DIR"
+        with disk_errors(self._cache, way_out=way_out), staged(self._cache) as folder:
             build(weights, folder)
             publish(folder, target, is_good=target.is_dir)
         return target
