@@ -192,6 +192,8 @@ def service(
                 **more,
                 "ATRIUM_CATALOGUE": CATALOGUES[kind],
                 "ATRIUM_MODELS_DIR": "/models",
+                # What engines make of weights: /models may be read-only.
+                "ATRIUM_CACHE_DIR": "/data/models",
                 "ATRIUM_STATE_DIR": "/data",
                 f"ATRIUM_{name.upper()}_HOST": EVERYWHERE,
             },

@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from atrium_common.catalogue import ModelEntry
@@ -18,11 +19,20 @@ _CACHE_NAME = "bf16-v1"
 """Raise the number when the conversion changes, so that old results are made anew."""
 
 
-def model_folder(store: WeightStore, entry: ModelEntry) -> Path:
+def model_folder(
+    store: WeightStore, entry: ModelEntry, *, convert: Callable[[Path, Path], None] | None = None
+) -> Path:
     """Returns a folder that transformers loads, converting a GGUF file the first time.
 
     Blocks: a conversion takes half a minute. It runs in a process of its own, so that
-    its memory is given back and the caller's interpreter stays free.
+    its memory is given back and the caller's interpreter stays free. What it makes is kept
+    in the store's cache: the weights themselves may be read-only.
+
+    Args:
+        store: Where the entry's files are.
+        entry: The model.
+        convert: Called with the GGUF file and an empty folder to fill; `convert_gguf` in a
+            process of its own if none is given.
 
     Raises:
         WeightsError: The entry's files are not there, hold no weights, or can't be
@@ -34,14 +44,14 @@ def model_folder(store: WeightStore, entry: ModelEntry) -> Path:
         raise WeightsError(f"{entry.id} was not fetched yet", reason="MISSING_FILE")
     if any(source.glob("*.safetensors")) or any(source.glob("*.bin")):
         return source
-    return store.derive(entry, _CACHE_NAME, _convert_in_a_process)
 
+    def build(weights: Path, target: Path) -> None:
+        files = sorted(weights.glob("*.gguf"))
+        if len(files) != 1:
+            raise WeightsError(f"{weights}: neither safetensors nor one GGUF file")
+        (convert or _run_converter)(files[0], target)
 
-def _convert_in_a_process(source: Path, target: Path) -> None:
-    files = sorted(source.glob("*.gguf"))
-    if len(files) != 1:
-        raise WeightsError(f"{source}: neither safetensors nor one GGUF file")
-    _run_converter(files[0], target)
+    return store.derive(entry, _CACHE_NAME, build)
 
 
 def _run_converter(file: Path, target: Path) -> None:
