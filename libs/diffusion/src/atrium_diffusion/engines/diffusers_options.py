@@ -73,7 +73,8 @@ class DiffusersOptions(EngineOptions):
     overflow."""
 
     threads: int = Field(default=0, ge=0)
-    """Threads on a CPU; 0 leaves it to torch. It holds for the whole process."""
+    """Threads on a CPU; 0 leaves it to torch, within the container's limit. It holds for the
+    whole process."""
 
     @field_validator("vae")
     @classmethod

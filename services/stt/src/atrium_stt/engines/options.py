@@ -1,11 +1,11 @@
 """What a catalogue entry may say about a faster-whisper model; unknown options are refused."""
 
-import os
 from typing import Literal
 
 from pydantic import Field
 
 from atrium_common.engine_options import EngineOptions
+from atrium_common.processors import processors
 
 
 class FasterWhisperOptions(EngineOptions):
@@ -33,7 +33,7 @@ class FasterWhisperOptions(EngineOptions):
     @property
     def threads(self) -> int:
         """Threads to run with, 1 or more."""
-        return self.cpu_threads or len(os.sched_getaffinity(0))
+        return self.cpu_threads or processors()
 
     def windows(self, device: str) -> int:
         """Windows decoded together on `device` (``"cpu"`` or ``"cuda"``), 1 or more."""

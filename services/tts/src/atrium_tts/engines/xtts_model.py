@@ -17,6 +17,7 @@ from TTS.tts.configs.xtts_config import XttsConfig
 from TTS.tts.models.xtts import Xtts, _legacy_safe_globals
 
 from atrium_common.errors import InvalidArgument
+from atrium_common.processors import processors
 from atrium_tts.engines.base import Samples
 from atrium_tts.engines.xtts_latents import Latents, unpack
 from atrium_tts.engines.xtts_options import XttsOptions
@@ -83,8 +84,7 @@ class XttsModel:
         Raises:
             Exception: Whatever the library makes of a broken file.
         """
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        torch.set_num_threads(options.threads or min(torch.get_num_threads(), processors()))
         config = XttsConfig()
         config.load_json(str(folder / "config.json"))
         with warnings.catch_warnings():

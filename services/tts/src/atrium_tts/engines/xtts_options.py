@@ -21,7 +21,8 @@ class XttsOptions(EngineOptions):
     """Which GPU."""
 
     threads: int = Field(default=0, ge=0)
-    """Threads on a CPU; 0 leaves it to torch. It holds for the whole process."""
+    """Threads on a CPU; 0 leaves it to torch, within the container's limit. It holds for the
+    whole process."""
 
     stream_chunk_size: int = Field(default=20, ge=4, le=200)
     """Audio tokens per piece, 46 ms each: smaller is heard earlier and costs more."""

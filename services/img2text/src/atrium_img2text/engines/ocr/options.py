@@ -1,12 +1,12 @@
 """What a catalogue entry may say about a model that reads; unknown options are refused."""
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from atrium_common.engine_options import EngineOptions
+from atrium_common.processors import processors
 
 
 class ReadingOptions(EngineOptions):
@@ -26,7 +26,7 @@ class ReadingOptions(EngineOptions):
     @property
     def threads(self) -> int:
         """Pages read at once, 1 or more."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or processors()
 
 
 class TesseractOptions(ReadingOptions):

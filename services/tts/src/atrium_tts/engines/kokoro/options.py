@@ -1,12 +1,12 @@
 """What a catalogue entry may say about a Kokoro model; unknown options are refused."""
 
-import os
 from typing import Self
 
 from pydantic import Field
 
 from atrium_common.catalogue import CatalogueError, ModelEntry
 from atrium_common.engine_options import EngineOptions, read_options
+from atrium_common.processors import processors
 
 
 class KokoroOptions(EngineOptions):
@@ -30,4 +30,4 @@ class KokoroOptions(EngineOptions):
     @property
     def threads_to_use(self) -> int:
         """Threads to run with, 1 or more."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or processors()
