@@ -63,6 +63,21 @@ def test_containers_have_no_privileges_and_bounds(box: Config, laptop: Config) -
             assert "ports" not in container or name == "gateway"
 
 
+def test_many_files_may_be_open_and_files_in_memory_leave_room(box: Config, laptop: Config) -> None:
+    for config in (box, laptop):
+        for name, container in config["services"].items():
+            assert container["ulimits"]["nofile"] == {"soft": 65536, "hard": 65536}, name
+            memory = int(container["deploy"]["resources"]["limits"]["memory"])
+            files = sum(
+                int(size) << (10 if unit == "k" else 20 if unit == "m" else 30)
+                for mount in container.get("tmpfs", ())
+                for size, unit in re.findall(r"size=(\d+)([kmg])", mount)
+            )
+            files += int(container.get("shm_size", 0))
+            # Of what the container may take; its program needs the rest.
+            assert files <= memory - (128 << 20), name
+
+
 def test_cards_are_reserved_on_the_box_and_not_on_the_laptop(box: Config, laptop: Config) -> None:
     for name in MODELS:
         (device,) = box["services"][name]["deploy"]["resources"]["reservations"]["devices"]
