@@ -4,6 +4,7 @@ The checkpoint has SDXL's real layout at reduced width; its weights are random.
 """
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -15,8 +16,9 @@ from diffusers import StableDiffusionXLPipeline
 
 from atrium_common.catalogue import AdapterEntry, ModelEntry
 from atrium_common.weights import WeightsError, WeightStore
-from atrium_diffusion.domain import Denoising, LoraUse, PictureJob, PictureMade, Pixels
+from atrium_diffusion.domain import AppliedLora, Denoising, LoraUse, PictureJob, PictureMade, Pixels
 from atrium_diffusion.engines.diffusers import DiffusersEngine
+from atrium_diffusion.sdxl.lora_files import LoraFiles
 from atrium_diffusion.testing import tiny_lora
 
 pytestmark = pytest.mark.model
@@ -129,3 +131,30 @@ async def test_an_adapter_that_can_not_be_read_fails_its_own_request_alone(
     assert "broken.safetensors" in broken.message
     assert isinstance(beside, np.ndarray)
     assert np.abs(beside.astype(int) - before.astype(int)).max() <= 1
+
+
+async def test_other_pictures_go_on_while_an_adapter_is_read(
+    engine: DiffusersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = await draw(engine, words=0.5)
+    await engine.unload_model("tiny")
+    await engine.load_model("tiny")
+    reading, go_on = threading.Event(), threading.Event()
+    checked = LoraFiles.checked
+
+    def slowly(files: LoraFiles, lora: AppliedLora) -> Path:
+        reading.set()
+        assert go_on.wait(60)
+        return checked(files, lora)
+
+    monkeypatch.setattr(LoraFiles, "checked", slowly)
+    with_words = asyncio.create_task(draw(engine, words=0.5))
+    try:
+        assert await asyncio.to_thread(reading.wait, 60)
+        async with asyncio.timeout(30):
+            await draw(engine)
+        assert not with_words.done()
+    finally:
+        go_on.set()
+    picture = await with_words
+    assert np.abs(picture.astype(int) - wanted.astype(int)).max() <= 1

@@ -441,3 +441,31 @@ def test_metadata_of_the_file_says_the_alpha(
     half.use(half=1.0)
     close(half.says(), merged(tiny_sdxl, (folder / "one/one.safetensors", 0.5)))
     half.set.unload()
+
+
+def test_what_is_held_is_read_once_however_little_is_kept(
+    components: Components, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(components, folder, kept=1)
+    read: list[str] = []
+    checked = bench.files.checked
+    monkeypatch.setattr(bench.files, "checked", lambda lora: read.append(lora.id) or checked(lora))
+    both = bench.files.applied([LoraUse(id="one"), LoraUse(id="two")])
+    missing = bench.set.hold(both)
+    assert missing == list(both)
+    bench.set.read(missing)
+    assert bench.set.hold(both[:1]) == []
+    for _ in range(2):
+        for each in both:
+            bench.set.activate([each])
+    bench.set.release(both[:1])
+    bench.set.read(both)
+    assert read == ["one", "two"]
+    bench.set.release(both)
+    assert bench.set.hold(both) == [], "what acted last is still in memory"
+    bench.set.unload()
+    bench.set.release(both)
+    assert bench.set.hold(both) == list(both)
+    bench.set.release(both)
+    bench.set.read(both)
+    assert read == ["one", "two"], "nothing is read for whoever left"

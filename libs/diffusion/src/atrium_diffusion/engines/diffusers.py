@@ -162,7 +162,10 @@ class DiffusersEngine:
         """Draws a request; see `PictureEngine.draw`."""
         async with self._host.use(plan.job.model) as share:
             _check_prompts(share, plan.job)
-            async with aclosing(share.weights.batcher.draw(plan)) as events:
+            async with (
+                self._weights.holding(share, plan.loras),
+                aclosing(share.weights.batcher.draw(plan)) as events,
+            ):
                 async for event in events:
                     yield event
 

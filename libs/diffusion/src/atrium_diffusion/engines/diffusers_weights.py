@@ -5,16 +5,20 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from atrium_common.catalogue import ModelEntry
+from atrium_common.processors import processors
 from atrium_common.telemetry.tally import ROWS, Tally
 from atrium_common.weights import WeightStore
 from atrium_common.work import DeviceThread
 from atrium_diffusion.batcher import BatchLimits, StepBatcher
+from atrium_diffusion.domain import AppliedLora
 from atrium_diffusion.engines.diffusers_options import DiffusersOptions
 from atrium_diffusion.sdxl.loading import load_components
 from atrium_diffusion.sdxl.lora import LoraSet
@@ -41,12 +45,14 @@ class LoadedWeights:
     Attributes:
         model: The weights; only `check_prompt` may be called outside of the batcher.
         batcher: Draws with it.
+        loras: What may be applied to it.
         failure: Why the batcher's thread died; empty while it lives.
         users: Ids of the entries that use it.
     """
 
     model: SdxlModel
     batcher: StepBatcher
+    loras: LoraSet
     failure: str = ""
     users: set[str] = field(default_factory=set)
 
@@ -121,8 +127,26 @@ class SharedWeights:
         await self.thread.call(loaded.batcher.stop)
         await self.thread.flush()
 
+    @asynccontextmanager
+    async def holding(
+        self, share: WeightsShare, loras: Sequence[AppliedLora]
+    ) -> AsyncIterator[None]:
+        """Has adapters in memory for the block, read here and not by the batcher's thread.
+
+        Raises:
+            WeightsError: A file is missing, damaged, or not for this model.
+        """
+        adapters = share.weights.loras
+        missing = adapters.hold(loras)
+        try:
+            if missing:
+                await self.thread.call(adapters.read, missing)
+            yield
+        finally:
+            adapters.release(loras)
+
     async def _load(self, name: str, key: _Key, adapters: LoraFiles) -> LoadedWeights:
-        model, memory = await self.thread.call(_read, key, adapters)
+        model, memory, loras = await self.thread.call(_read, key, adapters)
 
         def failed(why: str) -> None:
             loaded.failure = why
@@ -137,16 +161,16 @@ class SharedWeights:
             ),
             events=asyncio.get_running_loop(),
             name=f"diffusers-{name}",
-            threads=options.threads or torch.get_num_threads(),
+            threads=options.threads or min(torch.get_num_threads(), processors()),
             on_failure=failed,
             batches=self.batches[name],
         )
-        loaded = LoadedWeights(model, batcher)
+        loaded = LoadedWeights(model, batcher, loras)
         batcher.start()
         return loaded
 
 
-def _read(key: _Key, adapters: LoraFiles) -> tuple[SdxlModel, MemoryModel]:
+def _read(key: _Key, adapters: LoraFiles) -> tuple[SdxlModel, MemoryModel, LoraSet]:
     """Reads the files; blocking."""
     options = key.options
     adapters.prepare()
@@ -158,15 +182,16 @@ def _read(key: _Key, adapters: LoraFiles) -> tuple[SdxlModel, MemoryModel]:
         vae=options.vae,
     )
     memory = MemoryModel.of(components.unet, components.vae)
+    loras = LoraSet(components, adapters)
     model = SdxlModel(
         components,
         device=key.device,
         dtype=key.dtype,
         memory=memory,
         memory_budget_mib=options.memory_budget_mib,
-        adapters=LoraSet(components, adapters) if adapters.ids else None,
+        adapters=loras,
     )
-    return model, memory
+    return model, memory, loras
 
 
 def _key(folder: Path, entry: ModelEntry, options: DiffusersOptions, adapters: LoraFiles) -> _Key:

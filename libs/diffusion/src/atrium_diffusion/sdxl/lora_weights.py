@@ -46,9 +46,9 @@ class LowRank:
             return functional.conv2d(inner, self.up)
         return functional.linear(functional.linear(inputs, self.down), self.up)
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "LowRank":
-        """A copy on another device, in another type."""
-        return LowRank(self.down.to(device, dtype), self.up.to(device, dtype))
+    def to(self, target: torch.device | torch.dtype) -> "LowRank":
+        """The same on another device or in another type."""
+        return LowRank(self.down.to(target), self.up.to(target))
 
 
 Changes = dict[nn.Module, LowRank]
@@ -60,16 +60,14 @@ def read_lora(
     parts: Mapping[str, nn.Module],
     *,
     unet_config: object,
-    device: torch.device,
     dtype: torch.dtype,
 ) -> Changes:
-    """Reads a file whose head can be read.
+    """Reads a file whose head can be read into the host's memory.
 
     Args:
         path: The safetensors file.
         parts: ``"unet"``, ``"text_encoder"`` and ``"text_encoder_2"``.
         unet_config: The UNet's; it tells how the other dialect numbers its blocks.
-        device: Where the changes go.
         dtype: What they are computed in: the model's.
 
     Raises:
@@ -95,7 +93,7 @@ def read_lora(
             if layer is None or len(pair) != 2 or not _fits(layer, **pair):
                 raise bad(path, f"its {part}.{name} fits no layer of this model")
             scale = _scale(part, name, pair["down"].shape[0], scales)
-            changes[layer] = _low_rank(layer, scale=scale, **pair).to(device, dtype)
+            changes[layer] = _low_rank(layer, scale=scale, **pair).to(dtype)
     if not changes:
         raise bad(path, "holds no LoRA")
     return changes
