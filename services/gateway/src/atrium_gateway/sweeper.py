@@ -1,6 +1,12 @@
-"""Ends reservations whose lease has passed, whichever process made them; `core.py` runs it."""
+"""Ends reservations whose lease has passed, whichever process made them; `core.py` runs it.
 
+A gateway that died may have left thousands. Each round ends so many of them, several side by
+side, that they are through within seconds and requests hardly notice.
+"""
+
+import random
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Final
 
 import structlog
@@ -8,6 +14,7 @@ import structlog
 from atrium_common.errors import Unavailable
 from atrium_gateway.books import Books, Held
 from atrium_gateway.quota.store import SharedQuotaStore
+from atrium_gateway.quota.turns import in_turn
 from atrium_gateway.usage.billing import close_record
 from atrium_gateway.usage.price import PriceSource
 from atrium_gateway.usage.records import EXPIRED, ORPHANED, OpenRecord, UsageEvent
@@ -19,6 +26,8 @@ _OTHERS_EVERY: Final = 2.0
 _RETURN_SECONDS: Final = 4.0
 """After the store was away, time for others to tell it what they renewed and settled."""
 _AGAIN_SECONDS: Final = 0.05
+_A_ROUND: Final = 1_000
+"""Reservations of each kind that a round ends; the others wait for the next one."""
 
 
 class Sweeper:
@@ -37,7 +46,8 @@ class Sweeper:
         self._unsure: dict[str, OpenRecord] = {}
         self._next_look = float("-inf")
         self._claims_from = float("-inf")
-        self._lapsed: set[str] = set()
+        self._lapsed: dict[str, float] = {}
+        """What was seen to have lapsed at the last look, and when it was first."""
 
     def adopt(self, records: Iterable[OpenRecord]) -> None:
         """Takes over reservations that an earlier process left open, to ask what they became."""
@@ -67,18 +77,18 @@ class Sweeper:
             await self._adopt(books.shared)
         now = self._clock()
         late = [held for held in books.open.values() if held.expires <= now]
-        ended = 0
-        for held in late:
-            ended += await self._expire(held)
+        ended = sum(await in_turn(self._expire(held) for held in late[:_A_ROUND]))
         if books.shared is not None and now >= self._next_look:
             self._next_look = now + _OTHERS_EVERY
-            ended += await self._claim_others(books.shared)
+            ended += await self._claim_others(books.shared, now)
         return ended
 
     async def _adopt(self, shared: SharedQuotaStore) -> None:
-        for record in tuple(self._unsure.values()):
+        async def resolve(record: OpenRecord) -> None:
             await self._resolve(shared, record)
             del self._unsure[record.id]
+
+        await in_turn(resolve(record) for record in [*islice(self._unsure.values(), _A_ROUND)])
 
     async def _expire(self, held: Held) -> bool:
         books, record = self._books, held.record
@@ -99,27 +109,31 @@ class Sweeper:
         await self._write(event)
         return True
 
-    async def _claim_others(self, store: SharedQuotaStore) -> int:
+    async def _claim_others(self, store: SharedQuotaStore, now: float) -> int:
         """Ends what other processes left behind, open or closed without its events.
 
-        Only what had lapsed at the look before as well, and not just after the store was
+        Only what had lapsed at a look before as well, and not just after the store was
         away: a process that lives tells the store first what it could not tell until then.
         """
-        ended = 0
-        before, self._lapsed = self._lapsed, set()
-        if self._clock() < self._claims_from:
+        before, self._lapsed = self._lapsed, {}
+        if now < self._claims_from:
             return 0
-        lapsed: set[str] = set()
+        lapsed: dict[str, float] = {}
+        due: list[tuple[str, str]] = []
         for tenant in await store.tenants():
             for reservation_id in await store.lapsed(tenant):
                 if reservation_id in self._books.open:
                     continue
-                if reservation_id not in before:
-                    lapsed.add(reservation_id)
-                    continue
-                ended += await self._end_other(store, tenant, reservation_id)
+                lapsed[reservation_id] = before.get(reservation_id, now)
+                if now - lapsed[reservation_id] >= _OTHERS_EVERY:
+                    due.append((tenant, reservation_id))
+        if len(due) > _A_ROUND:
+            self._next_look = now
+            # Other gateways are at it, too: so that they end others.
+            random.shuffle(due)
+        ended = await in_turn(self._end_other(store, *each) for each in due[:_A_ROUND])
         self._lapsed = lapsed
-        return ended
+        return sum(ended)
 
     async def _end_other(self, store: SharedQuotaStore, tenant: str, reservation_id: str) -> bool:
         found = await store.find(tenant, reservation_id)

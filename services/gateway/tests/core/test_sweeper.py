@@ -1,5 +1,6 @@
 """What other gateways left behind is ended only after they had time to tell of it themselves."""
 
+import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,8 @@ class Lapsing:
         self.left: list[str] = []
         self.claimed: list[str] = []
         self.away = False
+        self.running = 0
+        self.most_at_once = 0
 
     async def tend(self) -> None:
         pass
@@ -32,6 +35,10 @@ class Lapsing:
         return None
 
     async def claim(self, tenant: str, reservation_id: str) -> bytes | None:
+        self.running += 1
+        self.most_at_once = max(self.most_at_once, self.running)
+        await asyncio.sleep(0)
+        self.running -= 1
         self.claimed.append(reservation_id)
         self.left.remove(reservation_id)
         return None
@@ -44,7 +51,7 @@ def store() -> Lapsing:
 
 @pytest.fixture
 def look(store):
-    """Sweeps once, a look later."""
+    """Sweeps once, a look later or so many seconds."""
 
     async def notice() -> int:
         return 1
@@ -53,8 +60,8 @@ def look(store):
     books = SimpleNamespace(store=store, shared=store, open={}, notice=notice)
     sweeper = Sweeper(books, prices=SimpleNamespace(), clock=lambda: now[0])
 
-    async def once() -> None:
-        now[0] += 2.0
+    async def once(seconds: float = 2.0) -> None:
+        now[0] += seconds
         await sweeper.sweep()
 
     return once
@@ -88,3 +95,22 @@ async def test_a_store_that_was_away_is_given_time_and_looked_at_twice_again(sto
         assert store.claimed == []
     await look()
     assert store.claimed == ["a"]
+
+
+async def test_what_thousands_left_behind_is_ended_by_the_rounds_that_follow_some_at_a_time(
+    store, look
+):
+    store.left = [str(number) for number in range(2_300)]
+    await look()
+    assert store.claimed == []
+    for ended in (1_000, 2_000, 2_300):
+        await look(0.5 if store.claimed else 2.0)
+        assert len(store.claimed) == ended
+    assert len(set(store.claimed)) == 2_300
+    assert 1 < store.most_at_once <= 16
+    store.left = ["late"]
+    await look(0.5)
+    await look(1.5)  # the first that sees it: looks are rare again
+    assert "late" not in store.claimed
+    await look()
+    assert store.claimed[-1] == "late"

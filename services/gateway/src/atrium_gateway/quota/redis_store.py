@@ -25,7 +25,7 @@ a window may give a little less, never more."""
 _TRIES: Final = 3
 """Calls until the server's clock and the windows that it was told agree."""
 _RETRY: Final = timedelta(seconds=1)
-_LAPSED_AT_ONCE: Final = 100
+_LAPSED_AT_ONCE: Final = 10_000
 _CONFIRMED_AT_ONCE: Final = 200
 _TENANTS_AT_ONCE: Final = 200
 _IDLE_AT_ONCE: Final = 5

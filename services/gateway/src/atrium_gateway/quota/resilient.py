@@ -5,11 +5,9 @@ policy allows that; budgets and work that a provider charges for refuse. What th
 could not be told, it is told when it is back. See docs/adr/0012.
 """
 
-import asyncio
 import time
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
@@ -18,6 +16,7 @@ import structlog
 from atrium_common.errors import Unavailable
 from atrium_gateway.quota.limits import LimitState, Meter, Unit, Window
 from atrium_gateway.quota.store import Consumed, Found, Hold, QuotaStore, RemoteQuotaStore
+from atrium_gateway.quota.turns import in_turn
 from atrium_gateway.quota.verdict import Reading
 
 T = TypeVar("T")
@@ -25,7 +24,6 @@ _log = structlog.get_logger(__name__)
 
 _RATES: Final = frozenset({Window.MINUTE, Window.HOUR, Window.CONCURRENT})
 _OWED_AT_MOST: Final = 100_000
-_AT_ONCE: Final = 16
 _STEADY_SECONDS: Final = 60.0
 """So long after the last failure, the own count is forgotten."""
 _RETURN_SECONDS: Final = 10.0
@@ -92,10 +90,10 @@ class ResilientQuotaStore:
     async def tend(self) -> None:
         """Tells the shared store what is owed to it; stops where it is away still."""
         try:
-            await _in_turn(self._restore_kept(hold) for hold in tuple(self._kept.values()))
+            await in_turn(self._restore_kept(hold) for hold in tuple(self._kept.values()))
             here = [each for each in self._here.values() if not each.stays]
-            await _in_turn(self._hand_over(each) for each in here)
-            await _in_turn(self._pay(*each) for each in tuple(self._owed.items()))
+            await in_turn(self._hand_over(each) for each in here)
+            await in_turn(self._pay(*each) for each in tuple(self._owed.items()))
             await self._confirm()
         except Unavailable:
             self._missed()
@@ -229,7 +227,7 @@ class ResilientQuotaStore:
             for reservation_id in ids:
                 self._written.pop(reservation_id, None)
 
-        await _in_turn(confirm(*each) for each in by_tenant.items())
+        await in_turn(confirm(*each) for each in by_tenant.items())
 
     async def _restore_kept(self, hold: Hold) -> None:
         """Repeats a renewal; a later one in the meantime is told in the next round."""
@@ -268,15 +266,6 @@ class ResilientQuotaStore:
             del self._owed[dropped]
             _log.error("quota_store_never_told", id=dropped)
         self._owed[reservation_id] = call
-
-
-async def _in_turn(calls: Iterable[Awaitable[None]]) -> None:
-    """Awaits all in order, some at once; ends where one fails."""
-    left = iter(calls)
-    while batch := list(islice(left, _AT_ONCE)):
-        for outcome in await asyncio.gather(*batch, return_exceptions=True):
-            if isinstance(outcome, BaseException):
-                raise outcome
 
 
 def _is_rate(meter: Meter) -> bool:
