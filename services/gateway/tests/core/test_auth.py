@@ -15,6 +15,7 @@ from joserfc.jwk import OctKey, RSAKey
 
 from atrium_common.errors import PermissionDenied, Unauthenticated, Unavailable
 from atrium_gateway.auth.authenticator import Authenticator
+from atrium_gateway.auth.claims import is_name
 from atrium_gateway.auth.keys import make_key
 from atrium_gateway.auth.tokens import TokenAuthority, TokenClaims
 from atrium_gateway.tenants.directory import Directory
@@ -125,8 +126,8 @@ def claims(**changes: object) -> dict[str, object]:
     return {name: value for name, value in {**good, **changes}.items() if value is not ...}
 
 
-def signed(payload: dict[str, object], secret: bytes = SECRET) -> str:
-    return jwt.encode({"alg": "HS256"}, payload, OctKey.import_key(secret))
+def signed(payload: dict[str, object], secret: bytes = SECRET, **header: object) -> str:
+    return jwt.encode({"alg": "HS256"} | header, payload, OctKey.import_key(secret))
 
 
 def raw(header: dict[str, object], payload: dict[str, object], signature: bytes = b"") -> str:
@@ -177,6 +178,8 @@ async def test_a_token_without_scope_allows_everything_an_empty_one_nothing(auth
         {"sub": ...},
         {"sub": 7},
         {"sub": ""},
+        {"sub": "a\0"},
+        {"tenant": "a\0"},
         {"tenant": ...},
         {"tenant": ["acme"]},
         {"tenant": "nobody"},
@@ -188,6 +191,20 @@ async def test_a_token_without_scope_allows_everything_an_empty_one_nothing(auth
 async def test_a_token_that_lacks_or_falsifies_a_claim_does_not_hold(authenticator, changes):
     with pytest.raises(Unauthenticated):
         await authenticator.authenticate(signed(claims(**changes)))
+
+
+def test_a_name_is_text_that_can_be_stored():
+    assert is_name("ünn€ 😀")
+    for value in ("", "a" * 201, "a\0", "\ud800", 7, None, ["a"]):
+        assert not is_name(value)
+
+
+async def test_a_token_made_for_something_else_does_not_hold(authenticator):
+    for kind in ("JWT", "jwt", "at+jwt", "application/at+jwt"):
+        assert (await authenticator.authenticate(signed(claims(), typ=kind))).subject == "ann"
+    for kind in ("logout+jwt", "secevent+jwt", "JOSE", "jwt "):
+        with pytest.raises(Unauthenticated):
+            await authenticator.authenticate(signed(claims(sub="b"), typ=kind))
 
 
 def forgeries() -> dict[str, str]:

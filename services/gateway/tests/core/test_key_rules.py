@@ -120,9 +120,22 @@ def test_a_proxy_is_believed_only_where_it_is_trusted():
         ("::1", "2001:db8::5", "2001:db8::5"),
         ("10.0.0.1", "192.0.2.1, nonsense", ""),
         ("10.0.0.1", ",", ""),
+        ("10.0.0.1", "192.0.2.1%eth0", ""),
+        ("10.0.0.1", "::ffff:192.0.2.1", "192.0.2.1"),
+        ("10.0.0.1", "fe80::1%eth0", "fe80::1"),
         ("", "192.0.2.1", ""),
     ):
         assert client_address(peer, forwarded, trusted) == address, (peer, forwarded)
+
+
+def test_a_network_of_ipv4_may_be_written_as_ipv6():
+    mapped = read_networks(["::ffff:10.1.0.0/112", "::ffff:192.0.2.1"])
+    assert [str(network) for network in mapped] == ["10.1.0.0/16", "192.0.2.1/32"]
+    assert within("10.1.2.3", mapped)
+    assert within("::ffff:192.0.2.1", mapped)
+    assert not within("10.2.0.1", mapped)
+    with pytest.raises(ValueError, match="link"):
+        read_networks(["fe80::1%eth0"])
 
 
 @given(st.text(max_size=200), st.sampled_from(["203.0.113.9", "10.0.0.1", "", "x"]))

@@ -53,7 +53,15 @@ def test_a_cost_is_within_half_a_billionth_of_the_true_one(tokens, price):
     assert abs(cost - price * tokens / 10**6 * NANO) <= Decimal("0.5")
 
 
-@pytest.mark.parametrize("prices", [{"gold": "1"}, {"request": "-1"}, {"request": "NaN"}])
+def test_no_cost_is_too_large_for_the_ledger():
+    cost, _ = book(million_input_tokens="1e8").cost("m", Units(input_tokens=1 << 60))
+    assert cost * 50 < 1 << 63
+
+
+@pytest.mark.parametrize(
+    "prices",
+    [{"gold": "1"}, {"request": "-1"}, {"request": "NaN"}, {"image": "1e9"}, {"page": "1e-99"}],
+)
 def test_a_price_that_makes_no_sense_is_refused(prices):
     with pytest.raises(ValueError, match="price"):
         book(**prices)

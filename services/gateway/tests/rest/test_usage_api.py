@@ -29,7 +29,20 @@ NOON = datetime(2026, 3, 28, 12, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 DOCS = Path(__file__).parents[4] / "docs" / "api.md"
 SPAN = {"start_time": "2026-03-28T00:00:00Z", "end_time": "2026-03-31T00:00:00Z"}
-SPITEFUL = ["=1+1", "+1", "-1", "@SUM(A1)", "'quoted'", '"', "a,b", "a\r\nb", "\tx", "", "ü€😀"]
+SPITEFUL = [
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "'quoted'",
+    '"',
+    "a,b",
+    "a\r\nb",
+    "\tx",
+    "",
+    "ü€😀",
+    " =1",
+]
 
 
 def event(tenant, *, at, user="anna", key=None, model="m", tokens=10, nano=1_000_000, **rest):
@@ -246,11 +259,11 @@ def query_of(query):
     return {name: value for name, value in query.items() if name in (*SPAN, "format")}
 
 
-@pytest.mark.parametrize("text", SPITEFUL)
+@pytest.mark.parametrize("text", [*SPITEFUL, "\ufeff=1", "\u202e@SUM(A1)", "\x0b+1", "\u00a0 -1"])
 def test_a_cell_is_no_formula_and_reads_back(text):
     line = csv_lines([[text, 1, None, True, Decimal("-1.5")]])
     ((cell, *others),) = csv.reader(io.StringIO(line.decode(), newline=""))
-    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert not cell.strip("\ufeff\u202e \t\r\n\x0b").startswith(("=", "+", "-", "@"))
     assert plain_text(cell) == text
     assert others == ["1", "", "true", "-1.5"]
 
@@ -281,6 +294,9 @@ async def test_a_period_that_can_not_be_is_refused_by_name(told):
             ({"format": "xml"}, "format"),
             ({"colour": "red"}, "colour"),
             ({"user": "a\0"}, "user[0]"),
+            ({"group_by": "hour,day"}, "bucket_width"),
+            ({"group_by": "day", "bucket_width": "1h"}, "bucket_width"),
+            ({"start_time": [SPAN["start_time"]] * 2}, "start_time"),
         ):
             for form in ("json", "csv"):
                 reply = await client.get("/api/usage", params={**SPAN, "format": form, **query})

@@ -1,4 +1,7 @@
-"""Everything of a tenant as JSON Lines: its record, keys without secrets, limits and usage."""
+"""Everything of a tenant as JSON Lines: its record, keys without secrets, limits and usage.
+
+What its work cost the operator is not the tenant's, and stays out.
+"""
 
 from collections.abc import AsyncIterator, Mapping
 
@@ -12,6 +15,7 @@ from atrium_gateway.tenants.repository import TenantRepository
 from atrium_gateway.usage.tables import usage_events
 
 _PAGE = 1000
+_EVENT = [column for column in usage_events.columns if column.name != "provider_cost_nano"]
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -42,7 +46,7 @@ async def _events(database: Database, tenant_id: str) -> AsyncIterator[bytes]:
     last = (-1, "")
     while True:
         query = (
-            select(usage_events)
+            select(*_EVENT)
             .where(columns.tenant == tenant_id)
             .where(tuple_(columns.started_ms, columns.id) > last)
             .order_by(columns.started_ms, columns.id)

@@ -6,9 +6,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from atrium_common.errors import InvalidArgument
 from atrium_gateway.api.decode import convert
 from atrium_gateway.api.exchange import Exchange
+from atrium_gateway.api.names import STORABLE, Label, Moment, in_utc
 from atrium_gateway.api.reach import reach, reach_all
+from atrium_gateway.audit.domain import Action as AuditAction
 from atrium_gateway.audit.domain import AuditEntry, Facts
 from atrium_gateway.audit.log import AuditFilter
 from atrium_gateway.auth.roles import Action
@@ -17,8 +20,10 @@ _ENCODER = msgspec.json.Encoder()
 EVERYONE = "*"
 """`tenant` of a query for the entries of all tenants and of the installation."""
 
-Moment = Annotated[datetime, Meta(tz=True)]
 PageSize = Annotated[int, Meta(ge=1, le=1000)]
+Target = Annotated[str, Meta(max_length=500, pattern=STORABLE)]
+EntryId = Annotated[str, Meta(pattern=r"^[0-9a-f-]{36}$(?!\n)")]
+Whose = Annotated[str, Meta(pattern=r"^(\*|[a-z0-9][a-z0-9_-]{0,63})$(?!\n)")]
 Value = str | int | float | bool | list[str] | None
 
 
@@ -27,12 +32,12 @@ class AuditQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
     start_time: Moment | None = None
     end_time: Moment | None = None
-    action: str | None = None
-    actor: str | None = None
-    target: str | None = None
+    action: AuditAction | None = None
+    actor: Label | None = None
+    target: Target | None = None
     limit: PageSize = 100
-    after: str | None = None
-    tenant: str | None = None
+    after: EntryId | None = None
+    tenant: Whose | None = None
 
 
 class AuditObject(Struct, frozen=True, kw_only=True):
@@ -61,6 +66,9 @@ class AuditAnswer(Struct, frozen=True):
 async def list_audit(exchange: Exchange) -> None:
     """Lists changes, newest first, in pages."""
     query = convert(dict(exchange.query_params), AuditQuery)
+    start, end = in_utc(query.start_time, "start_time"), in_utc(query.end_time, "end_time")
+    if start is not None and end is not None and end <= start:
+        raise InvalidArgument("end_time must be after start_time.", field="end_time")
     if query.tenant == EVERYONE:
         allowed, whose = await reach_all(exchange, Action.AUDIT_READ), None
     else:
@@ -71,8 +79,8 @@ async def list_audit(exchange: Exchange) -> None:
         action=query.action,
         target=query.target,
         actor=query.actor,
-        start=query.start_time,
-        end=query.end_time,
+        start=start,
+        end=end,
     )
     found = await allowed.log.entries(wanted, limit=query.limit + 1, after=query.after)
     page = found[: query.limit]

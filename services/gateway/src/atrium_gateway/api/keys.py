@@ -20,6 +20,7 @@ from atrium_gateway.api.keys_schema import (
     KeyWithSecret,
     OfTenant,
 )
+from atrium_gateway.api.names import in_utc, is_key_id
 from atrium_gateway.api.reach import Reach, reach
 from atrium_gateway.auth.roles import Action
 from atrium_gateway.auth.terms import read_terms
@@ -67,7 +68,7 @@ async def create_key(exchange: Exchange) -> None:
         models=terms.models,
         networks=terms.networks,
         created_at=desk.now(),
-        expires_at=asked.expires_at,
+        expires_at=in_utc(asked.expires_at, "expires_at"),
         revoked_at=None,
     )
     _check(exchange, allowed, key)
@@ -97,7 +98,9 @@ async def change_key(exchange: Exchange) -> None:
         roles=terms.roles,
         models=terms.models,
         networks=terms.networks,
-        expires_at=key.expires_at if asked.expires_at is UNSET else asked.expires_at,
+        expires_at=key.expires_at
+        if asked.expires_at is UNSET
+        else in_utc(asked.expires_at, "expires_at"),
     )
     _check(exchange, allowed, changed)
     await allowed.tenants.change_key(changed)
@@ -136,7 +139,9 @@ async def _reach(exchange: Exchange, action: Action) -> Reach:
 
 async def _named(exchange: Exchange, allowed: Reach) -> ApiKey:
     """The key of the path; another tenant's is not there."""
-    key = await allowed.tenants.key(exchange.path_params["key"])
+    named = exchange.path_params["key"]
+    # What can be no key's id is not looked for: databases refuse some texts.
+    key = await allowed.tenants.key(named) if is_key_id(named) else None
     if key is None or key.tenant != allowed.tenant:
         raise NotFound("There is no such key.", reason="KEY_NOT_FOUND")
     return key

@@ -5,19 +5,18 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-Name = Annotated[str, Meta(max_length=200)]
+from atrium_gateway.api.names import KeyId, Label, Moment, TenantId
+
 Word = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^\S+$")]
 Words = Annotated[list[Word], Meta(max_length=50)]
-Moment = Annotated[datetime, Meta(tz=True)]
 PageSize = Annotated[int, Meta(ge=1, le=1000)]
-KeyId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{1,32}$")]
 Grace = Annotated[int, Meta(ge=0, le=30 * 86_400)]
 
 
 class OfTenant(Struct, forbid_unknown_fields=True, kw_only=True):
     """Query that names another tenant, for operators."""
 
-    tenant: str | None = None
+    tenant: TenantId | None = None
 
 
 class KeysQuery(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -25,7 +24,7 @@ class KeysQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
     limit: PageSize = 100
     after: KeyId | None = None
-    tenant: str | None = None
+    tenant: TenantId | None = None
 
 
 class KeyRequest(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -36,7 +35,7 @@ class KeyRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     it; empty ones do not.
     """
 
-    name: Name = ""
+    name: Label = ""
     scopes: Words = field(default_factory=lambda: ["*"])
     roles: Words = []
     models: Words = []
@@ -47,7 +46,7 @@ class KeyRequest(Struct, forbid_unknown_fields=True, kw_only=True):
 class KeyChange(Struct, forbid_unknown_fields=True, kw_only=True):
     """Body of `PATCH /api/keys/{key}`: what is absent stays as it is."""
 
-    name: Name | UnsetType = UNSET
+    name: Label | UnsetType = UNSET
     scopes: Words | UnsetType = UNSET
     roles: Words | UnsetType = UNSET
     models: Words | UnsetType = UNSET

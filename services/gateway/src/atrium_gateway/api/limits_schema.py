@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from atrium_gateway.api.names import KeyId, TenantId, Text
+
 UnitName = Literal[
     "requests",
     "tokens",
@@ -18,15 +20,14 @@ UnitName = Literal[
 ]
 WindowName = Literal["minute", "hour", "day", "month", "total", "concurrent"]
 Amount = Annotated[int, Meta(ge=0)] | Annotated[str, Meta(max_length=32)]
-Text = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 class LimitsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     """Query of `GET /api/limits`: one key's or one user's beside those of the tenant."""
 
-    key: Text | None = None
+    key: KeyId | None = None
     user: Text | None = None
-    tenant: str | None = None
+    tenant: TenantId | None = None
 
 
 class LimitKind(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -36,9 +37,9 @@ class LimitKind(Struct, forbid_unknown_fields=True, kw_only=True):
     window: WindowName
     capability: Text | None = None
     model: Text | None = None
-    key: Text | None = None
+    key: KeyId | None = None
     user: Text | None = None
-    tenant: str | None = None
+    tenant: TenantId | None = None
 
 
 class LimitRequest(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -53,7 +54,7 @@ class LimitRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     amount: Amount | None
     capability: Text | None = None
     model: Text | None = None
-    key: Text | None = None
+    key: KeyId | None = None
     user: Text | None = None
 
 

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from atrium_gateway.api.limits_schema import Amount, Text, UnitName, WindowName
-from atrium_gateway.api.tenants_schema import Name, TenantId
+from atrium_gateway.api.limits_schema import Amount, UnitName, WindowName
+from atrium_gateway.api.names import TenantId, Text
 
 
 class PlanNamed(Struct, forbid_unknown_fields=True):
@@ -30,7 +30,7 @@ class PlanLimit(Struct, forbid_unknown_fields=True, kw_only=True):
 class PlanRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """Body of `PUT /api/plans/{plan}`: all of the plan; `name` is the id if not given."""
 
-    name: Name | None = None
+    name: Text | None = None
     limits: Annotated[list[PlanLimit], Meta(max_length=200)] = []
 
 

@@ -2,21 +2,20 @@
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from atrium_common.errors import NotFound
 from atrium_gateway.api.decode import convert, decode
 from atrium_gateway.api.exchange import Exchange
+from atrium_gateway.api.names import Moment, Text, in_utc
 from atrium_gateway.api.reach import reach, reach_all
 from atrium_gateway.auth.roles import Action, Role
 from atrium_gateway.usage.price import ModelPrices
 
 _ENCODER = msgspec.json.Encoder(decimal_format="string")
 
-Moment = Annotated[datetime, Meta(tz=True)]
 Amounts = dict[str, Decimal]
 
 
@@ -33,7 +32,7 @@ class PriceRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     again. `costs` are what its provider charges.
     """
 
-    model: Annotated[str, Meta(min_length=1, max_length=200)]
+    model: Text
     prices: Amounts | None = None
     costs: Amounts | None = None
     effective_from: Moment | None = None
@@ -67,7 +66,7 @@ async def show_prices(exchange: Exchange) -> None:
     """Shows the prices that hold at a time."""
     allowed = await reach(exchange, Action.PRICES_READ)
     query = convert(dict(exchange.query_params), PricesQuery)
-    at = query.at or exchange.gateway.administration.now()
+    at = in_utc(query.at, "at") or exchange.gateway.administration.now()
     book = (await allowed.prices.book()).at(int(at.timestamp() * 1000))
     operator = Role.OPERATOR in allowed.principal.roles
     answer = PriceAnswer(
@@ -92,7 +91,10 @@ async def set_price(exchange: Exchange) -> None:
     if asked.model not in {entry.id for entry in exchange.gateway.catalogue.models}:
         raise NotFound(f"The catalogue has no model {asked.model!r}.", field="model")
     made = await allowed.prices.set_price(
-        asked.model, asked.prices, costs=asked.costs, effective_from=asked.effective_from
+        asked.model,
+        asked.prices,
+        costs=asked.costs,
+        effective_from=in_utc(asked.effective_from, "effective_from"),
     )
     answer = PriceMade(version=made.version, model=asked.model, effective_from=made.effective_from)
     await exchange.reply(_ENCODER.encode(answer), status=201)

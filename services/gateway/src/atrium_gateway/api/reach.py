@@ -6,9 +6,10 @@ writes from a `Reach`, which holds no other tenant's records.
 
 from dataclasses import dataclass
 
-from atrium_common.errors import PermissionDenied
+from atrium_common.errors import NotFound, PermissionDenied
 from atrium_gateway.administration.prices import PriceDesk
 from atrium_gateway.api.exchange import Exchange
+from atrium_gateway.api.names import is_tenant_id
 from atrium_gateway.audit.domain import Actor
 from atrium_gateway.audit.log import AuditLog
 from atrium_gateway.audit.tenants import AuditedTenants
@@ -52,10 +53,13 @@ async def reach(exchange: Exchange, action: str, *, tenant: str | None = None) -
         Unauthenticated: No credential, or it does not hold.
         PermissionDenied: The records are another tenant's and the caller is no operator;
             or neither role nor scope of the credential allows the action.
+        NotFound: `tenant` can be no tenant's id.
     """
     principal = await exchange.authenticate()
     whose = principal.tenant if tenant is None else tenant
     principal.demand(action, tenant=whose)
+    if not is_tenant_id(whose):
+        raise NotFound("There is no such tenant.", reason="TENANT_NOT_FOUND")
     desk = exchange.gateway.administration
     by = _actor(exchange, principal)
     return Reach(

@@ -18,6 +18,7 @@ from atrium_gateway.api.tenants_schema import (
     TenantsQuery,
 )
 from atrium_gateway.auth.roles import Action
+from atrium_gateway.database_scope import TenantScope
 from atrium_gateway.tenants.domain import Fallback, Tenant
 from atrium_gateway.tenants.repository import TenantRepository
 
@@ -79,7 +80,8 @@ async def export_tenant(exchange: Exchange) -> None:
     """Sends everything of a tenant as JSON Lines, keys without their secrets."""
     allowed = await reach(exchange, Action.TENANT_DELETE, tenant=exchange.path_params["tenant"])
     tenant = await _existing(allowed)
-    lines = exported(exchange.gateway.administration.engine, tenant.id)
+    own = TenantScope(exchange.gateway.administration.engine, tenant.id)
+    lines = exported(own, tenant.id)
     await exchange.start(content_type=JSON_LINES, headers={})
     async for line in lines:
         await exchange.write(line)

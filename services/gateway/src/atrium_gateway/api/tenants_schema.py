@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-TenantId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-Name = Annotated[str, Meta(min_length=1, max_length=200)]
+from atrium_gateway.api.names import TenantId, Text
+
 Weight = Annotated[float, Meta(gt=0, le=1000)]
 Zone = Annotated[str, Meta(min_length=1, max_length=64)]
 PageSize = Annotated[int, Meta(ge=1, le=1000)]
@@ -24,7 +24,7 @@ class TenantRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """Body of `POST /api/tenants`; `name` is the id if not given."""
 
     id: TenantId
-    name: Name | None = None
+    name: Text | None = None
     plan: TenantId | None = None
     time_zone: Zone = "UTC"
     fallback: FallbackName = "local"
@@ -38,7 +38,7 @@ class TenantChange(Struct, forbid_unknown_fields=True, kw_only=True):
     A tenant's admins change `name` and `time_zone`, operators everything.
     """
 
-    name: Name | UnsetType = UNSET
+    name: Text | UnsetType = UNSET
     time_zone: Zone | UnsetType = UNSET
     blocked: bool | UnsetType = UNSET
     plan: TenantId | UnsetType | None = UNSET

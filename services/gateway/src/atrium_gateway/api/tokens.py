@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from atrium_gateway.api.decode import decode
 from atrium_gateway.api.exchange import Exchange
+from atrium_gateway.api.names import Text
 from atrium_gateway.auth.narrow import NarrowTerms
 from atrium_gateway.auth.roles import Action
 
@@ -28,7 +29,7 @@ class TokenRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     scopes: Words
     models: Words | None = None
     lifetime_seconds: Annotated[int, Meta(ge=1, le=3600)] = 600
-    subject: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    subject: Text | None = None
 
 
 class TokenAnswer(Struct, frozen=True, kw_only=True):

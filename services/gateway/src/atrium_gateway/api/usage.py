@@ -8,6 +8,7 @@ from datetime import datetime, tzinfo
 import msgspec
 from msgspec.structs import astuple, fields
 
+from atrium_common.errors import InvalidArgument
 from atrium_gateway.api.decode import convert
 from atrium_gateway.api.exchange import Exchange
 from atrium_gateway.api.usage_query import (
@@ -32,6 +33,7 @@ from atrium_gateway.usage.reports_csv import CSV, Cell, csv_lines
 
 _ENCODER = msgspec.json.Encoder()
 _LISTS = frozenset({"group_by"})
+_WIDTHS = {"hour": Bucket.HOUR, "day": Bucket.DAY}
 COUNT_NAMES = tuple(field.name for field in fields(Counts))
 """Names of the sums, in the order of the columns of an export."""
 
@@ -86,9 +88,7 @@ async def show_usage(exchange: Exchange) -> None:
 
 async def _asked(exchange: Exchange, query: UsageQuery, tenant: str) -> _Asked:
     by = [Group(name) for name in query.group_by]
-    bucket = Bucket(query.bucket_width) if query.bucket_width else None
-    if bucket is None and (Group.HOUR in by or Group.DAY in by):
-        bucket = Bucket.HOUR if Group.HOUR in by else Bucket.DAY
+    bucket = _bucket(query)
     only = filters_of(query)
     told = (tenant, bucket, sorted(set(by)), only, query.start_time, query.end_time)
     name = hashlib.sha256(_ENCODER.encode(told)).hexdigest()[:16]
@@ -108,6 +108,20 @@ async def _asked(exchange: Exchange, query: UsageQuery, tenant: str) -> _Asked:
         only=only,
         after=after,
     )
+
+
+def _bucket(query: UsageQuery) -> Bucket | None:
+    """The one span of time that a report is split by, however it is asked for.
+
+    Raises:
+        InvalidArgument: Two are.
+    """
+    widths = {_WIDTHS[name] for name in query.group_by if name in _WIDTHS}
+    if query.bucket_width is not None:
+        widths.add(Bucket(query.bucket_width))
+    if len(widths) > 1:
+        raise InvalidArgument("A report has buckets of one width.", field="bucket_width")
+    return widths.pop() if widths else None
 
 
 async def _page(

@@ -33,8 +33,15 @@ class _Page(msgspec.Struct, frozen=True, array_like=True):
 
 
 def parameters(exchange: Exchange, *, lists: frozenset[str] = frozenset()) -> dict[str, object]:
-    """The query as it is decoded; `lists` may be divided by commas, filters are repeated."""
+    """The query as it is decoded; `lists` may be divided by commas, filters are repeated.
+
+    Raises:
+        InvalidArgument: What can be said once is said twice.
+    """
     query = exchange.query_params
+    for name in query:
+        if name not in lists and name not in _REPEATED and len(query.getlist(name)) > 1:
+            raise InvalidArgument(f"{name} is given more than once.", field=name)
     return {
         # "?group_by=model,day" and "?group_by=model&group_by=day" say the same; a user's name
         # may hold a comma.
@@ -76,10 +83,15 @@ def period(
     """The times between which is asked: the last 30 days, or a day by minutes, if not said."""
     # Up to the next second: what was admitted in this millisecond is in it.
     until = query.end_time or exchange.gateway.now().replace(microsecond=0) + _SECOND
-    until = min(max(until, EPOCH), LAST)
+    until = _clamped(until)
     span = _LONGEST_MINUTES if bucket is Bucket.MINUTE else DEFAULT_PERIOD
     start = query.start_time or max(until - span, EPOCH)
-    return min(max(start, EPOCH), LAST), until
+    return _clamped(start), until
+
+
+def _clamped(moment: datetime) -> datetime:
+    """The nearest time that a report may begin or end at."""
+    return min(max(moment, EPOCH), LAST)
 
 
 def page_name(report: str, start: datetime, end: datetime, place: Sequence[int | str]) -> str:
@@ -101,7 +113,7 @@ def page_of(name: str, report: str) -> tuple[datetime, datetime, Place]:
         raise InvalidArgument("page names no page.", field="page") from err
     if page.report != report or page.start.tzinfo is None or page.end.tzinfo is None:
         raise InvalidArgument("page belongs to another report.", field="page")
-    return page.start, page.end, tuple(page.place)
+    return _clamped(page.start), _clamped(page.end), tuple(page.place)
 
 
 def money(amount: Decimal) -> str:

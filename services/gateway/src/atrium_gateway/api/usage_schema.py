@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from atrium_gateway.api.names import Label, Moment, TenantId
+
 MAX_GROUPS = 10_000
 """Most groups of a page."""
 
@@ -13,11 +15,8 @@ GroupName = Literal["hour", "day", "capability", "model", "key", "user", "status
 Format = Literal["json", "csv"]
 GroupLimit = Annotated[int, Meta(ge=1, le=MAX_GROUPS)]
 EventLimit = Annotated[int, Meta(ge=1, le=1000)]
-Moment = Annotated[datetime, Meta(tz=True)]
-Month = Annotated[str, Meta(pattern=r"^(19[7-9]\d|[2-8]\d{3})-(0[1-9]|1[0-2])$")]
-# No database takes a text with a zero in it.
-Text = Annotated[str, Meta(max_length=200, pattern=r"^[^\x00]*$")]
-Values = Annotated[list[Text], Meta(max_length=100)]
+Month = Annotated[str, Meta(pattern=r"^(19[7-9]\d|[2-8]\d{3})-(0[1-9]|1[0-2])$(?!\n)")]
+Values = Annotated[list[Label], Meta(max_length=100)]
 
 
 class UsageFilters(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -34,7 +33,7 @@ class UsageFilters(Struct, forbid_unknown_fields=True, kw_only=True):
     user: Values = []
     status: Values = []
     format: Format = "json"
-    tenant: Text | None = None
+    tenant: TenantId | None = None
 
 
 class UsageQuery(UsageFilters, kw_only=True):
@@ -50,13 +49,13 @@ class EventsQuery(UsageFilters, kw_only=True):
     """Query of `GET /api/usage/events`."""
 
     limit: EventLimit | None = None
-    after: Text | None = None
+    after: Label | None = None
 
 
 class SummaryQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     """Query of `GET /api/usage/summary`."""
 
-    tenant: Text | None = None
+    tenant: TenantId | None = None
 
 
 class StatementQuery(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -64,7 +63,7 @@ class StatementQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 
     month: Month | None = None
     format: Format = "json"
-    tenant: Text | None = None
+    tenant: TenantId | None = None
 
 
 class Counts(Struct, frozen=True, kw_only=True):

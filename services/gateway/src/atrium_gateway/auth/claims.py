@@ -1,10 +1,12 @@
 """What claims of any token must be like; `tokens.py` and `issuers.py` ask for it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 
 from atrium_common.errors import Unauthenticated
 
-_MAX_TEXT = 200
+_NAME = re.compile(r"[^\x00\ud800-\udfff]{1,200}")
+"""What every database and encoding takes: no zero, and no half of a character."""
 _LAST_TIME = 2**40
 
 
@@ -14,8 +16,13 @@ def token_invalid() -> Unauthenticated:
 
 
 def is_name(value: object) -> bool:
-    """Whether a claim is text of 1 to 200 characters."""
-    return isinstance(value, str) and 0 < len(value) <= _MAX_TEXT
+    """Whether a claim is text of 1 to 200 characters that can be stored."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+def is_of_type(kind: object, taken: Collection[str]) -> bool:
+    """Whether the header `typ` is one of `taken`, in lower case; as a media type, too."""
+    return isinstance(kind, str) and kind.lower().removeprefix("application/") in taken
 
 
 def is_addressed(audience: object, ours: str) -> bool:

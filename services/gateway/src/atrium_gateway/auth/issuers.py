@@ -17,6 +17,7 @@ from atrium_gateway.auth.claims import (
     check_times,
     is_addressed,
     is_name,
+    is_of_type,
     lookup,
     token_invalid,
     words,
@@ -74,12 +75,9 @@ class TokenIssuers:
         """
         header, rules, keys = self._read(token)
         algorithm, kid = header.get("alg"), header.get("kid")
-        kind = header.get("typ", "")
         if (
             algorithm not in rules.algorithms
-            or not isinstance(kind, str)
-            or kind.lower().removeprefix("application/")
-            not in {known.lower() for known in rules.types}
+            or not is_of_type(header.get("typ", ""), {known.lower() for known in rules.types})
             or not (kid is None or is_name(kid))
         ):
             raise token_invalid()

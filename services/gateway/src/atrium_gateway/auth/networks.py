@@ -18,11 +18,24 @@ Network = IPv4Network | IPv6Network
 
 _MAX_FORWARDED = 32
 """Longer chains of proxies are nobody's; a header is bounded work."""
+_MAPPED_BITS = 96
+"""Bits that IPv6 puts before an address of IPv4."""
 
 
 def read_network(text: str) -> Network:
-    """Reads a network such as ``10.1.0.0/16``, or one address; raises `ValueError`."""
-    return ip_network(text)
+    """Reads a network such as ``10.1.0.0/16``, or one address; raises `ValueError`.
+
+    One of IPv4 that is written as IPv6 (``::ffff:10.1.0.0/112``) is that of IPv4, as callers'
+    addresses are; one of a single link (``fe80::1%eth0``) means nothing to other machines.
+    """
+    if "%" in text:
+        raise ValueError("a network is of no single link")
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
 
 
 def read_networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -65,9 +78,11 @@ def client_address(peer: str, forwarded: str, trusted: Sequence[Network]) -> str
 
 def _read(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        found = ip_address(text.partition("%")[0])
+        found = ip_address(text)
     except ValueError:
         return None
+    if isinstance(found, IPv6Address) and found.scope_id is not None:
+        found = IPv6Address(int(found))  # which link it came by says nothing of where it is
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         return found.ipv4_mapped
     return found

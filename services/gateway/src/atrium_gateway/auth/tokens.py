@@ -8,10 +8,19 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from atrium_gateway.auth.claims import check_times, is_addressed, is_name, strings, token_invalid
+from atrium_gateway.auth.claims import (
+    check_times,
+    is_addressed,
+    is_name,
+    is_of_type,
+    strings,
+    token_invalid,
+)
 from atrium_gateway.auth.principal import ANY_SCOPE, Principal
 
 _ALGORITHMS = ["HS256"]
+_TYPES = frozenset({"", "jwt", "at+jwt"})
+"""Values of the header `typ`: a token made for something else is none of ours."""
 _CLOCK_SKEW_SECONDS = 5
 
 
@@ -82,7 +91,7 @@ class TokenAuthority:
         return jwt.encode({"alg": "HS256", "typ": "JWT"}, payload, self._key)
 
     def check(self, token: str) -> Principal:
-        """Checks signature, algorithm, issuer, audience and times.
+        """Checks signature, algorithm, type, issuer, audience and times.
 
         A token without a `scope` claim allows everything, one with an empty claim
         nothing.
@@ -95,6 +104,8 @@ class TokenAuthority:
             decoded = jwt.decode(token, self._key, algorithms=_ALGORITHMS)
         except (JoseError, ValueError, TypeError, UnicodeError) as err:
             raise token_invalid() from err
+        if not is_of_type(decoded.header.get("typ", ""), _TYPES):
+            raise token_invalid()
         claims = decoded.claims
         ends = check_times(claims, now=self._clock(), late=0, early=_CLOCK_SKEW_SECONDS)
         if claims.get("iss") != self._issuer or not is_addressed(claims.get("aud"), self._audience):

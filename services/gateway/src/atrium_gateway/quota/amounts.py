@@ -34,7 +34,10 @@ def read_amount(unit: Unit, text: str) -> int:
         value = Decimal(text).scaleb(_DIGITS) if unit is Unit.COST else Decimal(text)
     except InvalidOperation:
         value = Decimal(-1)
-    if not text.replace(".", "", 1).isdecimal() or value != value.to_integral_value():
+    if (
+        not (text.isascii() and text.replace(".", "", 1).isdecimal())
+        or value != value.to_integral_value()
+    ):
         kind = "a cost with up to 6 digits after the point" if unit is Unit.COST else "whole"
         raise InvalidArgument(f"{text!r} is no amount: it must be {kind}.", field="amount")
     return int(value)

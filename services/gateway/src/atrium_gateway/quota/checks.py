@@ -21,6 +21,8 @@ _MOST_OF_A_MINUTE: Final = 7 * 10**10
 _MOST: Final = 2**50
 _MODEL: Final = re.compile(r"[!#-\[\]-~]{1,200}")
 """What the name of a limit may hold in a header: no spaces, quotes or backslashes."""
+_PRIVATE_ZONES: Final = ("right/", "posix/", "localtime", "posixrules", "Factory")
+"""Files among the zones that are none: this machine's own, or with leap seconds."""
 
 
 def check_limit(limit: Limit, *, may_lift: bool) -> None:
@@ -81,6 +83,8 @@ def check_time_zone(name: str) -> None:
     if name == UTC_ZONE:
         return
     try:
+        if name.startswith(_PRIVATE_ZONES):
+            raise ValueError("a zone of this machine")
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as err:
         raise InvalidArgument(

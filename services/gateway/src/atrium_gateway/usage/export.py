@@ -4,8 +4,6 @@ What leaves is all that the ledger knows of an event, in units that need no expl
 times in ISO 8601, money as exact decimals.
 """
 
-import csv
-import io
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +14,7 @@ from sqlalchemy import Row, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from atrium_gateway.usage.price import NANO
+from atrium_gateway.usage.reports_csv import csv_lines
 from atrium_gateway.usage.tables import COUNTS, usage_events
 
 _PAGE = 2000
@@ -140,6 +139,4 @@ def _cell(value: Field) -> str | int:
 
 
 def _row(cells: Sequence[str | int]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerow(cells)
-    return text.getvalue()
+    return csv_lines([cells]).decode()

@@ -34,6 +34,11 @@ _INPUT: Final = "million_input_tokens"
 _CACHED: Final = "million_cached_input_tokens"
 _PAGE: Final = "page"
 _FREE: Final = Decimal(0)
+_MOST: Final = Decimal(10) ** 8
+"""No unit costs more in any currency: sums of costs fit into the database's 64 bits."""
+_DIGITS: Final = 18
+_MOST_NANO: Final = 10**17
+"""Nor does one piece of work: a slip in a price must not keep what follows out of the ledger."""
 
 ModelPrices = Mapping[str, Decimal]
 """Price name of the catalogue -> currency, 0 or more; what is not named is free."""
@@ -59,7 +64,7 @@ class _Rates:
         if self.cached_discount and units.cached_input_tokens:
             cached = min(units.cached_input_tokens, units.input_tokens)
             total -= self.cached_discount * cached
-        return int(total.to_integral_value(rounding=ROUND_HALF_EVEN))
+        return min(int(total.to_integral_value(rounding=ROUND_HALF_EVEN)), _MOST_NANO)
 
 
 class PriceSource(Protocol):
@@ -154,6 +159,11 @@ def check_prices(model: str, prices: ModelPrices) -> None:
             raise ValueError(f"the price {name!r} of model {model!r} is not a unit")
         if not price.is_finite() or price < 0:
             raise ValueError(f"the price {name!r} of model {model!r} is not 0 or more")
+        if price > _MOST or int(price.as_tuple().exponent) < -_DIGITS:
+            raise ValueError(
+                f"the price {name!r} of model {model!r} is over {_MOST:,f} "
+                f"or has more than {_DIGITS} digits after the point"
+            )
 
 
 def _rates(prices: ModelPrices) -> _Rates:
