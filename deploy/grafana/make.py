@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from boards import DASHBOARDS
+from boards.rendering import render
 
 FOLDER = Path(__file__).parent / "dashboards"
 
@@ -15,7 +16,7 @@ FOLDER = Path(__file__).parent / "dashboards"
 def write(folder: Path) -> None:
     """Writes each dashboard to `folder`, by its uid."""
     for dashboard in DASHBOARDS:
-        text = json.dumps(dashboard.render(), indent=2, ensure_ascii=False)
+        text = json.dumps(render(dashboard), indent=2, ensure_ascii=False)
         (folder / f"{dashboard.uid}.json").write_text(text + "\n")
 
 

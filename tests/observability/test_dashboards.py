@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from atrium_common.domain import ModelState
 from tests.kit.compose import ROOT
 from tests.kit.dashboards import DASHBOARDS, expressions
 from tests.kit.promql import builtin_metrics, documented_metrics, metrics_of, recorded_rules
@@ -87,6 +88,32 @@ def test_expressions_ask_for_metrics_that_there_are() -> None:
     assert len(asked) > 50
     for expression in asked:
         assert metrics_of(expression) <= known, expression
+
+
+@pytest.mark.parametrize("file", DASHBOARDS, ids=lambda file: file.stem)
+def test_alerts_and_starts_are_marked_and_links_lead_somewhere(file: Path) -> None:
+    board = read(file)
+    known = documented_metrics() | recorded_rules() | builtin_metrics()
+    events = board["annotations"]["list"]
+    assert [event["name"] for event in events] == ["Alerts", "Starts"]
+    assert all(metrics_of(event["expr"]) <= known for event in events)
+    links = re.findall(r"/d/([\w-]+)\?var-(\w+)=", json.dumps(board))
+    assert set(links) <= {("atrium-service", "service")}
+    assert bool(links) is (file.stem == "atrium-overview")
+
+
+def test_limits_are_seen_and_good_is_green() -> None:
+    for panel in (panel for file in DASHBOARDS for panel in panels(read(file))):
+        defaults = panel["fieldConfig"]["defaults"]
+        if panel["type"] == "timeseries":
+            limited = len(defaults["thresholds"]["steps"]) > 1
+            drawn = defaults["custom"]["thresholdsStyle"]["mode"]
+            assert drawn == ("dashed" if limited else "off"), panel["title"]
+        if panel["type"] == "state-timeline":
+            assert defaults["color"] == {"mode": "thresholds"}, panel["title"]
+    (state,) = [each for each in panels(read(DASHBOARDS[2])) if each["title"] == "State"]
+    coloured = " ".join(each["matcher"]["options"] for each in state["fieldConfig"]["overrides"])
+    assert set(re.findall(r" (\w+)\$", coloured)) == {str(each) for each in ModelState}
 
 
 def test_every_metric_of_ours_is_looked_at_or_left_out_by_name() -> None:

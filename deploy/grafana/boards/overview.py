@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from .panels import Dashboard, Panel, Query, Row
+from .panels import Dashboard, Panel, Query, Row, panel
 from .parts import LEDGER
 from .queries import quantile, rate
 
@@ -18,12 +18,12 @@ def number(
     legend: str = "",
 ) -> Panel:
     """One number, or a few, large enough to be read from across the room."""
-    return Panel(
-        title=title,
-        description=description,
+    return panel(
+        title,
+        description,
+        Query(expression, legend),
         unit=unit,
         kind=kind,
-        queries=(Query(expression, legend),),
         limits=limits,
         width=4,
         height=4,
@@ -85,43 +85,43 @@ OVERVIEW = Dashboard(
         Row(
             "Requests",
             (
-                Panel(
-                    title="Requests by route",
-                    description="HTTP requests that ended, a second.",
+                panel(
+                    "Requests by route",
+                    "HTTP requests that ended, a second.",
+                    Query(rate("atrium_http_requests_total", "route"), "{{route}}"),
                     unit="reqps",
-                    queries=(Query(rate("atrium_http_requests_total", "route"), "{{route}}"),),
                     stacked=True,
                 ),
-                Panel(
-                    title="Requests by status",
-                    description="499: the caller left. 0: nothing was sent.",
+                panel(
+                    "Requests by status",
+                    "499: the caller left. 0: nothing was sent.",
+                    Query(rate("atrium_http_requests_total", "status"), "{{status}}"),
                     unit="reqps",
-                    queries=(Query(rate("atrium_http_requests_total", "status"), "{{status}}"),),
                     stacked=True,
                 ),
-                Panel(
-                    title="Errors by reason",
-                    description="Requests that ended with an error, broken streams included.",
+                panel(
+                    "Errors by reason",
+                    "Requests that ended with an error, broken streams included.",
+                    Query(rate("atrium_http_errors_total", "reason"), "{{reason}}"),
                     unit="reqps",
-                    queries=(Query(rate("atrium_http_errors_total", "reason"), "{{reason}}"),),
                 ),
-                Panel(
-                    title="Duration, p95",
-                    description="From arrival to the last byte, over five minutes.",
+                panel(
+                    "Duration, p95",
+                    "From arrival to the last byte, over five minutes.",
+                    Query("atrium:http_request_seconds:p95_5m", "{{route}}"),
                     unit="s",
-                    queries=(Query("atrium:http_request_seconds:p95_5m", "{{route}}"),),
                 ),
-                Panel(
-                    title="First byte, p95",
-                    description="From arrival to a stream's first byte, over five minutes.",
+                panel(
+                    "First byte, p95",
+                    "From arrival to a stream's first byte, over five minutes.",
+                    Query("atrium:http_first_byte_seconds:p95_5m", "{{route}}"),
                     unit="s",
-                    queries=(Query("atrium:http_first_byte_seconds:p95_5m", "{{route}}"),),
                 ),
-                Panel(
-                    title="Server errors by route",
-                    description="Share of requests with a status from 500 on, over five minutes.",
+                panel(
+                    "Server errors by route",
+                    "Share of requests with a status from 500 on, over five minutes.",
+                    Query("atrium:http_server_errors:ratio_rate5m", "{{route}}"),
                     unit="percentunit",
-                    queries=(Query("atrium:http_server_errors:ratio_rate5m", "{{route}}"),),
                     limits=(0.01, 0.05),
                 ),
             ),
@@ -129,23 +129,24 @@ OVERVIEW = Dashboard(
         Row(
             "Services",
             (
-                Panel(
-                    title="Ready",
-                    description="Whether the gateway's calls get through to a replica that serves.",
+                panel(
+                    "Ready",
+                    "Whether the gateway's calls get through to a replica that serves.",
+                    Query("max by (service) (atrium_upstream_ready)", "{{service}}"),
                     unit="bool_yes_no",
                     kind="state-timeline",
-                    queries=(Query("max by (service) (atrium_upstream_ready)", "{{service}}"),),
                     limits=(1, 0.5),
                 ),
-                Panel(
-                    title="Waiting",
-                    description="Requests that wait for an engine, by service.",
-                    queries=(Query("sum by (service) (atrium_queue_depth)", "{{service}}"),),
+                panel(
+                    "Waiting",
+                    "Requests that wait for an engine, by service.",
+                    Query("sum by (service) (atrium_queue_depth)", "{{service}}"),
                 ),
-                Panel(
-                    title="Produced and consumed",
-                    description="Tokens, characters, pictures and milliseconds of audio, a second.",
-                    queries=(Query(rate("atrium_usage_units_total", "unit"), "{{unit}}"),),
+                panel(
+                    "Produced and consumed",
+                    "Tokens, characters, pictures and milliseconds of audio, a second.",
+                    Query(rate("atrium_usage_units_total", "unit"), "{{unit}}"),
+                    logarithmic=True,
                 ),
             ),
         ),
@@ -153,13 +154,12 @@ OVERVIEW = Dashboard(
             "Ledger and alerts",
             (
                 *LEDGER[:2],
-                Panel(
-                    title="Firing alerts",
-                    description="Each has its page in docs/runbook.md, under its name.",
+                panel(
+                    "Firing alerts",
+                    "Each has its page in docs/runbook.md, under its name.",
+                    Query('sum by (alertname, severity, service) (ALERTS{alertstate="firing"})'),
                     kind="table",
-                    queries=(
-                        Query('sum by (alertname, severity) (ALERTS{alertstate="firing"})', ""),
-                    ),
+                    links=(("service", "/d/atrium-service?var-service=${__value.raw}"),),
                 ),
             ),
         ),

@@ -1,24 +1,24 @@
 """Panels that several dashboards have."""
 
-from .panels import Panel, Query
+from .panels import Query, panel
 
 LEDGER = (
-    Panel(
-        title="Ledger's lag",
-        description="Age of the oldest usage event that is not in PostgreSQL yet.",
+    panel(
+        "Ledger's lag",
+        "Age of the oldest usage event that is not in PostgreSQL yet.",
+        Query("max by (instance) (atrium_ledger_lag_seconds)", "{{instance}}"),
         unit="s",
-        queries=(Query("max by (instance) (atrium_ledger_lag_seconds)", "{{instance}}"),),
         limits=(10, 60),
     ),
-    Panel(
-        title="Ledger's spool",
-        description="Usage that PostgreSQL does not have yet, on disk; 4 MiB are normal.",
+    panel(
+        "Ledger's spool",
+        "Usage that PostgreSQL does not have yet, on disk; 4 MiB are normal.",
+        Query("max by (instance) (atrium_ledger_spool_bytes)", "{{instance}}"),
         unit="bytes",
-        queries=(Query("max by (instance) (atrium_ledger_spool_bytes)", "{{instance}}"),),
     ),
-    Panel(
-        title="Open reservations",
-        description="Admitted work that is not settled yet. It should fall when callers leave.",
-        queries=(Query("sum(atrium_reservations_open)", "open"),),
+    panel(
+        "Open reservations",
+        "Admitted work that is not settled yet. It should fall when callers leave.",
+        Query("sum(atrium_reservations_open)", "open"),
     ),
 )

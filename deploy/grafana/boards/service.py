@@ -1,6 +1,6 @@
 """One process: its calls, its queue, its models."""
 
-from .panels import Dashboard, Panel, Query, Row, Variable
+from .panels import Dashboard, Query, Row, Variable, panel
 from .queries import RATE, quantiles, rate
 
 WHO = '{service="$service"}'
@@ -14,44 +14,40 @@ SERVICE = Dashboard(
         Row(
             "Calls",
             (
-                Panel(
-                    title="RPCs by method",
-                    description="RPCs that ended, a second; at the gateway those of admission.",
+                panel(
+                    "RPCs by method",
+                    "RPCs that ended, a second; at the gateway those of admission.",
+                    Query(rate("atrium_rpc_requests_total", "method", where=WHO), "{{method}}"),
                     unit="reqps",
-                    queries=(
-                        Query(rate("atrium_rpc_requests_total", "method", where=WHO), "{{method}}"),
-                    ),
                 ),
-                Panel(
-                    title="Errors by reason",
-                    description="RPCs that ended with an error. CANCELLED: the caller left.",
+                panel(
+                    "Errors by reason",
+                    "RPCs that ended with an error. CANCELLED: the caller left.",
+                    Query(rate("atrium_rpc_errors_total", "reason", where=WHO), "{{reason}}"),
                     unit="reqps",
-                    queries=(
-                        Query(rate("atrium_rpc_errors_total", "reason", where=WHO), "{{reason}}"),
-                    ),
                 ),
-                Panel(
-                    title="Running",
-                    description="RPCs that run now, those that wait for the engine included.",
-                    queries=(Query(f"sum by (method) (atrium_rpc_running{WHO})", "{{method}}"),),
+                panel(
+                    "Running",
+                    "RPCs that run now, those that wait for the engine included.",
+                    Query(f"sum by (method) (atrium_rpc_running{WHO})", "{{method}}"),
                 ),
-                Panel(
-                    title="Duration",
-                    description="Of RPCs, from the call to its status: half of them, and 19 of 20.",
+                panel(
+                    "Duration",
+                    "Of RPCs, from the call to its status: half of them, and 19 of 20.",
+                    *quantiles("atrium_rpc_seconds", "method", WHO),
                     unit="s",
-                    queries=quantiles("atrium_rpc_seconds", "method", WHO),
                 ),
-                Panel(
-                    title="First content",
-                    description="From a streamed RPC's start to its first token, audio or step.",
+                panel(
+                    "First content",
+                    "From a streamed RPC's start to its first token, audio or step.",
+                    *quantiles("atrium_rpc_first_content_seconds", "method", WHO),
                     unit="s",
-                    queries=quantiles("atrium_rpc_first_content_seconds", "method", WHO),
                 ),
-                Panel(
-                    title="Server errors",
-                    description="Share of RPCs that failed by its own fault, over five minutes.",
+                panel(
+                    "Server errors",
+                    "Share of RPCs that failed by its own fault, over five minutes.",
+                    Query(f"atrium:rpc_server_errors:ratio_rate5m{WHO}", "{{service}}"),
                     unit="percentunit",
-                    queries=(Query(f"atrium:rpc_server_errors:ratio_rate5m{WHO}", "{{service}}"),),
                     limits=(0.01, 0.05),
                 ),
             ),
@@ -59,126 +55,119 @@ SERVICE = Dashboard(
         Row(
             "Engine",
             (
-                Panel(
-                    title="Waiting and running",
-                    description="Requests that wait for a slot or hold one, and all slots.",
-                    queries=(
-                        Query(f"atrium_queue_depth{WHO}", "{{queue}} waiting"),
-                        Query(f"atrium_queue_running{WHO}", "{{queue}} running"),
-                        Query(f"atrium_queue_slots{WHO}", "{{queue}} slots"),
-                    ),
+                panel(
+                    "Waiting and running",
+                    "Requests that wait for a slot or hold one, and all slots.",
+                    Query(f"atrium_queue_depth{WHO}", "{{queue}} waiting"),
+                    Query(f"atrium_queue_running{WHO}", "{{queue}} running"),
+                    Query(f"atrium_queue_slots{WHO}", "{{queue}} slots"),
                 ),
-                Panel(
-                    title="Wait for a slot",
-                    description="Of requests that got one: half of them, and 19 of 20.",
+                panel(
+                    "Wait for a slot",
+                    "Of requests that got one: half of them, and 19 of 20.",
+                    *quantiles("atrium_queue_wait_seconds", "queue", WHO),
                     unit="s",
-                    queries=quantiles("atrium_queue_wait_seconds", "queue", WHO),
                 ),
-                Panel(
-                    title="Inference",
-                    description="Time of RPCs without their wait: half of them, and 19 of 20.",
+                panel(
+                    "Inference",
+                    "Time of RPCs without their wait: half of them, and 19 of 20.",
+                    *quantiles("atrium_inference_seconds", "model", WHO),
                     unit="s",
-                    queries=quantiles("atrium_inference_seconds", "model", WHO),
                 ),
-                Panel(
-                    title="Rows per step",
-                    description="Requests that shared a step on average; engines that batch.",
-                    queries=(
-                        Query(
-                            f"{rate('atrium_batch_size_sum', 'model', where=WHO)}"
-                            f" / {rate('atrium_batch_size_count', 'model', where=WHO)}",
-                            "{{model}}",
-                        ),
+                panel(
+                    "Rows per step",
+                    "Requests that shared a step on average; engines that batch.",
+                    Query(
+                        f"{rate('atrium_batch_size_sum', 'model', where=WHO)}"
+                        f" / {rate('atrium_batch_size_count', 'model', where=WHO)}",
+                        "{{model}}",
                     ),
                 ),
-                Panel(
-                    title="Units",
-                    description="What models produced and consumed, a second.",
-                    queries=(
-                        Query(
-                            rate("atrium_usage_units_total", "model", "unit", where=WHO),
-                            "{{model}} {{unit}}",
-                        ),
+                panel(
+                    "Units",
+                    "What models produced and consumed, a second.",
+                    Query(
+                        rate("atrium_usage_units_total", "model", "unit", where=WHO),
+                        "{{model}} {{unit}}",
                     ),
+                    logarithmic=True,
                 ),
-                Panel(
-                    title="Closed reservations",
-                    description="Of callers that came without the gateway, by their end.",
+                panel(
+                    "Closed reservations",
+                    "Of callers that came without the gateway, by their end.",
+                    Query(rate("atrium_settlements_total", "result", where=WHO), "{{result}}"),
                     unit="reqps",
-                    queries=(
-                        Query(rate("atrium_settlements_total", "result", where=WHO), "{{result}}"),
-                    ),
                 ),
             ),
         ),
         Row(
             "Models",
             (
-                Panel(
-                    title="State",
-                    description="The state that each model is in.",
+                panel(
+                    "State",
+                    "The state that each model is in.",
+                    Query(f"atrium_model_state{WHO} == 1", "{{model}} {{state}}"),
                     unit="bool_yes_no",
                     kind="state-timeline",
-                    queries=(Query(f"atrium_model_state{WHO} == 1", "{{model}} {{state}}"),),
+                    colours=(
+                        (" ready$", "green"),
+                        (" loading$", "yellow"),
+                        (" unloaded$", "blue"),
+                        (" failed$", "red"),
+                    ),
                 ),
-                Panel(
-                    title="Memory of models",
-                    description="What each takes of its device; 0 if not loaded, or not known.",
+                panel(
+                    "Memory of models",
+                    "What each takes of its device; 0 if not loaded, or not known.",
+                    Query(f"atrium_model_memory_bytes{WHO}", "{{model}}"),
                     unit="bytes",
-                    queries=(Query(f"atrium_model_memory_bytes{WHO}", "{{model}}"),),
                     stacked=True,
                 ),
-                Panel(
-                    title="Unused for",
-                    description="Since a request last ran on the model; none yet is not shown.",
-                    unit="s",
-                    queries=(
-                        Query(
-                            f"time() - (atrium_model_last_use_timestamp_seconds{WHO} > 0)",
-                            "{{model}}",
-                        ),
+                panel(
+                    "Unused for",
+                    "Since a request last ran on the model; none yet is not shown.",
+                    Query(
+                        f"time() - (atrium_model_last_use_timestamp_seconds{WHO} > 0)",
+                        "{{model}}",
                     ),
+                    unit="s",
                 ),
             ),
         ),
         Row(
             "Process",
             (
-                Panel(
-                    title="Processors",
-                    description="Processors that the process keeps busy.",
-                    queries=(
-                        Query(
-                            f"sum by (instance) (rate(process_cpu_seconds_total{WHO}{RATE}))",
-                            "{{instance}}",
-                        ),
+                panel(
+                    "Processors",
+                    "Processors that the process keeps busy.",
+                    Query(
+                        f"sum by (instance) (rate(process_cpu_seconds_total{WHO}{RATE}))",
+                        "{{instance}}",
                     ),
                 ),
-                Panel(
-                    title="Memory",
-                    description="Of the process; the container is killed at its limit.",
+                panel(
+                    "Memory",
+                    "Of the process; the container is killed at its limit.",
+                    Query(f"process_resident_memory_bytes{WHO}", "{{instance}}"),
                     unit="bytes",
-                    queries=(Query(f"process_resident_memory_bytes{WHO}", "{{instance}}"),),
                 ),
-                Panel(
-                    title="Runs for",
-                    description="Since the process started.",
+                panel(
+                    "Runs for",
+                    "Since the process started.",
+                    Query(f"time() - process_start_time_seconds{WHO}", "{{instance}}"),
                     unit="s",
-                    queries=(Query(f"time() - process_start_time_seconds{WHO}", "{{instance}}"),),
                 ),
-                Panel(
-                    title="Open files",
-                    description="File descriptors, and how many may be open.",
-                    queries=(
-                        Query(f"process_open_fds{WHO}", "{{instance}} open"),
-                        Query(f"process_max_fds{WHO}", "{{instance}} at most"),
-                    ),
+                panel(
+                    "Open files",
+                    "File descriptors, and how many may be open.",
+                    Query(f"process_open_fds{WHO}", "{{instance}} open"),
+                    Query(f"process_max_fds{WHO}", "{{instance}} at most"),
                 ),
-                Panel(
-                    title="Warnings and errors",
-                    description="Lines of its log; open one to get to its trace.",
+                panel(
+                    "Warnings and errors",
+                    "Lines of its log; open one to get to its trace.",
+                    Query('{service="$service", level=~"warning|error|critical"}'),
                     kind="logs",
-                    queries=(Query('{service="$service", level=~"warning|error|critical"}'),),
                     width=16,
                 ),
             ),

@@ -1,8 +1,16 @@
 """What is used and refused, and whose budget ends."""
 
-from .panels import Dashboard, Panel, Query, Row
+from .panels import Dashboard, Query, Row, panel
 from .parts import LEDGER
 from .queries import rate
+
+MONEY = (
+    "Money is in the ledger, exact to the event, and not in metrics:\n\n"
+    "- `/api/usage?tenant=...`: by key, user, model, day (`group_by`); CSV too\n"
+    "- `/api/usage/summary`: what is left of every limit, and where it is heading\n"
+    "- `/api/usage/statement`: a month's bill\n"
+    "- `atrium usage export`: every event\n"
+)
 
 TENANTS = Dashboard(
     uid="atrium-tenants",
@@ -12,25 +20,22 @@ TENANTS = Dashboard(
         Row(
             "Used",
             (
-                Panel(
-                    title="Units",
-                    description="What all tenants together used, a second.",
-                    queries=(Query(rate("atrium_usage_units_total", "unit"), "{{unit}}"),),
+                panel(
+                    "Units",
+                    "What all tenants together used, a second.",
+                    Query(rate("atrium_usage_units_total", "unit"), "{{unit}}"),
+                    logarithmic=True,
                 ),
-                Panel(
-                    title="Units by model",
-                    description="What was used in the chosen time; prices are by these units.",
+                panel(
+                    "Units by model",
+                    "What was used in the chosen time; prices are by these units.",
+                    Query("sum by (model, unit) (increase(atrium_usage_units_total[$__range]))"),
                     kind="table",
-                    queries=(
-                        Query(
-                            "sum by (model, unit) (increase(atrium_usage_units_total[$__range]))"
-                        ),
-                    ),
                 ),
-                Panel(
-                    title="Time of the devices by model",
-                    description="Seconds of inference a second: what the cards worked for.",
-                    queries=(Query(rate("atrium_inference_seconds_sum", "model"), "{{model}}"),),
+                panel(
+                    "Time of the devices by model",
+                    "Seconds of inference a second: what the cards worked for.",
+                    Query(rate("atrium_inference_seconds_sum", "model"), "{{model}}"),
                     stacked=True,
                 ),
             ),
@@ -38,52 +43,48 @@ TENANTS = Dashboard(
         Row(
             "Limits",
             (
-                Panel(
-                    title="Decisions",
-                    description="Of admission, at both doors, a second.",
+                panel(
+                    "Decisions",
+                    "Of admission, at both doors, a second.",
+                    Query(rate("atrium_admissions_total", "decision"), "{{decision}}"),
                     unit="reqps",
-                    queries=(Query(rate("atrium_admissions_total", "decision"), "{{decision}}"),),
                     stacked=True,
                 ),
-                Panel(
-                    title="Refused by limit",
-                    description="Requests that a limit refused, by its unit and window, a second.",
-                    unit="reqps",
-                    queries=(
-                        Query(
-                            rate(
-                                "atrium_admissions_total",
-                                "unit",
-                                "window",
-                                where='{decision="refused"}',
-                            ),
-                            "{{unit}} per {{window}}",
+                panel(
+                    "Refused by limit",
+                    "Requests that a limit refused, by its unit and window, a second.",
+                    Query(
+                        rate(
+                            "atrium_admissions_total",
+                            "unit",
+                            "window",
+                            where='{decision="refused"}',
                         ),
+                        "{{unit}} per {{window}}",
                     ),
+                    unit="reqps",
                 ),
-                Panel(
-                    title="Admission, p95",
-                    description="Time that deciding takes, over five minutes.",
+                panel(
+                    "Admission, p95",
+                    "Time that deciding takes, over five minutes.",
+                    Query("atrium:admission_seconds:p95_5m", "p95"),
                     unit="s",
-                    queries=(Query("atrium:admission_seconds:p95_5m", "p95"),),
                     limits=(0.05, 0.25),
                 ),
-                Panel(
-                    title="Tenants near their limits",
-                    description="Tenants that have used at least this share of a limit.",
-                    kind="bargauge",
-                    queries=(
-                        Query(
-                            "max by (unit, window, used) (atrium_budget_tenants) > 0",
-                            "{{used}} of {{unit}} per {{window}}",
-                        ),
+                panel(
+                    "Tenants near their limits",
+                    "Tenants that have used at least this share of a limit.",
+                    Query(
+                        "max by (unit, window, used) (atrium_budget_tenants) > 0",
+                        "{{used}} of {{unit}} per {{window}}",
                     ),
+                    kind="bargauge",
                 ),
-                Panel(
-                    title="Budgets crossed",
-                    description="Which tenant crossed 50, 80, 95 or 100% of which limit.",
+                panel(
+                    "Budgets crossed",
+                    "Which tenant crossed 50, 80, 95 or 100% of which limit.",
+                    Query('{service="gateway"} |= "budget_used"'),
                     kind="logs",
-                    queries=(Query('{service="gateway"} |= "budget_used"'),),
                     width=16,
                 ),
             ),
@@ -92,24 +93,18 @@ TENANTS = Dashboard(
             "Ledger",
             (
                 *LEDGER,
-                Panel(
-                    title="Repeated requests",
-                    description="Requests with an Idempotency-Key, by what became of them.",
+                panel(
+                    "Repeated requests",
+                    "Requests with an Idempotency-Key, by what became of them.",
+                    Query(rate("atrium_idempotent_requests_total", "outcome"), "{{outcome}}"),
                     unit="reqps",
-                    queries=(
-                        Query(rate("atrium_idempotent_requests_total", "outcome"), "{{outcome}}"),
-                    ),
                 ),
-                Panel(
-                    title="Money by tenant",
-                    description="Where what each tenant owes is to be found.",
+                panel(
+                    "Money by tenant",
+                    "Where what each tenant owes is to be found.",
                     kind="text",
                     width=16,
-                    text="Money is in the ledger, exact to the event, and not in metrics:\n\n"
-                    "- `/api/usage?tenant=...`: by key, user, model, day (`group_by`); CSV too\n"
-                    "- `/api/usage/summary`: what is left of every limit, and where it is heading\n"
-                    "- `/api/usage/statement`: a month's bill\n"
-                    "- `atrium usage export`: every event\n",
+                    text=MONEY,
                 ),
             ),
         ),
