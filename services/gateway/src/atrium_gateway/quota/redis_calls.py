@@ -1,11 +1,9 @@
 """How the store of `redis_store.py` talks to Redis: bounded, timed, behind a breaker."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from importlib.resources import files
 from typing import Final, TypeVar, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -17,12 +15,11 @@ from atrium_common.errors import Unavailable
 from atrium_gateway.quota.breaker import Breaker
 from atrium_gateway.quota.patience import patience
 from atrium_gateway.quota.redis_line import Argument, RedisLine
+from atrium_gateway.quota.script import DIGEST, SCRIPT
 
 T = TypeVar("T")
 Answer = list[bytes]
 
-_SCRIPT: Final = files(__package__).joinpath("redis_store.lua").read_text(encoding="utf-8")
-_DIGEST: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _RETRY: Final = timedelta(seconds=1)
 CONNECTIONS: Final = 32
 """Calls at once; what waits for its turn waits here, not on the time-out."""
@@ -64,9 +61,9 @@ class RedisCalls:
         """Runs the script; sends it along where the server does not have it."""
         everything = (len(keys), *keys, *arguments)
         try:
-            found = await self._tried(lambda: self._line.call("EVALSHA", _DIGEST, *everything))
+            found = await self._tried(lambda: self._line.call("EVALSHA", DIGEST, *everything))
         except NoScriptError:  # the server was restarted, or another one took over
-            found = await self._tried(lambda: self._line.call("EVAL", _SCRIPT, *everything))
+            found = await self._tried(lambda: self._line.call("EVAL", SCRIPT, *everything))
         return cast("Answer", found)
 
     async def answered(self, call: Callable[[], Awaitable[T]]) -> T:
