@@ -184,7 +184,10 @@ class ModelHost(Generic[LoadedT]):
             await self._shelf.verify(record, loaded)
 
     async def close(self) -> None:
-        """Unloads every model, in use or not. May be called twice; nothing loads afterwards."""
+        """Closes every model, in use or not; its process ends, so nobody waits for the memory.
+
+        May be called twice; nothing loads afterwards.
+        """
         self._closed = True
         loads = tuple(self._loads.values())
         for task in loads:
@@ -192,7 +195,7 @@ class ModelHost(Generic[LoadedT]):
         await asyncio.gather(*loads, return_exceptions=True)
         async with self._lifecycle.moving:
             for record in self._records.values():
-                await self._shelf.drop(record)
+                await self._shelf.drop(record, wait=False)
                 self._lifecycle.forget(record)
 
     def _find(self, model: str) -> ModelRecord:

@@ -89,8 +89,13 @@ class Shelf(Generic[LoadedT]):
             raise
         self._loaded[record.entry.id] = loaded
 
-    async def drop(self, record: ModelRecord) -> None:
-        """Unloads a model and gives its memory back; does nothing if it is not loaded."""
+    async def drop(self, record: ModelRecord, *, wait: bool = True) -> None:
+        """Unloads a model; does nothing if it is not loaded.
+
+        Args:
+            record: The model's.
+            wait: Whether to return when its memory is given back: not where the process ends.
+        """
         loaded = self._loaded.pop(record.entry.id, None)
         record.loaded, record.state, record.verified_at = False, ModelState.UNLOADED, None
         if loaded is None:
@@ -101,7 +106,10 @@ class Shelf(Generic[LoadedT]):
             await self._handling.close_model(record.entry, loaded)
         finally:
             del loaded
-            await self._release(record, box, before - record.measured_bytes // 2)
+            if wait:
+                await self._release(record, box, before - record.measured_bytes // 2)
+            else:
+                record.held_bytes = 0
 
     async def verify(self, record: ModelRecord, loaded: LoadedT) -> None:
         """Runs the small pass on a loaded model."""
