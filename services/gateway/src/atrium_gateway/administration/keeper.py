@@ -13,13 +13,12 @@ from typing import Final
 
 import structlog
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import AtriumError
 from atrium_gateway.administration.deletion import Step, TenantDeletion, Voices
 from atrium_gateway.administration.desk import Administration
 from atrium_gateway.audit.domain import Actor
-from atrium_gateway.background import beside
+from atrium_gateway.background import looking
 from atrium_gateway.tenants.tables import tenant_deletions
 
 _log = structlog.get_logger(__name__)
@@ -47,24 +46,16 @@ async def keeping_order(
     """
 
     async def look() -> None:
-        while True:
-            try:
-                await end_deletions(desk, voices=voices)
-                removed = await asyncio.to_thread(
-                    remove_exports,
-                    desk.exports,
-                    desk.now().timestamp() - exports_kept.total_seconds(),
-                )
-                if removed:
-                    _log.info("exports_removed", files=removed)
-            except (SQLAlchemyError, OSError) as err:
-                _log.warning("administration_waits", error=type(err).__name__)
-            except Exception as err:
-                # The task's edge: what it could not do stays to be done.
-                _log.error("administration_broken", exc_info=err)
-            await asyncio.sleep(look_seconds)
+        await end_deletions(desk, voices=voices)
+        removed = await asyncio.to_thread(
+            remove_exports,
+            desk.exports,
+            desk.now().timestamp() - exports_kept.total_seconds(),
+        )
+        if removed:
+            _log.info("exports_removed", files=removed)
 
-    async with beside(look(), name="administration"):
+    async with looking(look, every=look_seconds, name="administration"):
         yield
 
 

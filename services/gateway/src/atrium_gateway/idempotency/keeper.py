@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter
 from atrium_common.errors import AtriumError
 from atrium_common.telemetry.semantics import IDEMPOTENCY
 from atrium_common.telemetry.spans import hop
-from atrium_gateway.background import beside
+from atrium_gateway.background import looking
 from atrium_gateway.idempotency.domain import Attempt, KeptAnswer
 from atrium_gateway.idempotency.recorder import Recorder
 from atrium_gateway.idempotency.store import AnswerStore
@@ -139,16 +139,8 @@ async def sweeping(store: AnswerStore) -> AsyncIterator[None]:
     """Forgets what has ended, every minute, for as long as it is entered."""
 
     async def sweep() -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            try:
-                while await store.sweep():
-                    pass
-            except AtriumError as err:
-                logger.warning("idempotency sweep failed", reason=err.reason)
-            except Exception as err:
-                # The task's edge: a sweep that breaks must not be the last one.
-                logger.error("idempotency sweeper broken", exc_info=err)
+        while await store.sweep():
+            pass
 
-    async with beside(sweep(), name="idempotency-sweeper"):
+    async with looking(sweep, every=SWEEP_SECONDS, name="idempotency-sweeper", at_once=False):
         yield

@@ -4,17 +4,15 @@
 the gateway runs it. Until then reports of such a tenant are told from hours: slower, and right.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
 from sqlalchemy import Table, delete, func, insert, literal, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from atrium_gateway.background import beside
+from atrium_gateway.background import looking
 from atrium_gateway.database import upsert
 from atrium_gateway.tenants.tables import tenants
 from atrium_gateway.usage.kept import UTC_ZONE, kept_zone
@@ -94,20 +92,8 @@ async def follow_zones(engine: AsyncEngine) -> None:
 @asynccontextmanager
 async def following_zones(engine: AsyncEngine) -> AsyncIterator[None]:
     """Follows tenants' zones in the background, looking once a minute."""
-    async with beside(_follow(engine), name="ledger-zones"):
+    async with looking(lambda: follow_zones(engine), every=_LOOK_SECONDS, name="ledger-zones"):
         yield
-
-
-async def _follow(engine: AsyncEngine) -> None:
-    while True:
-        try:
-            await follow_zones(engine)
-        except (SQLAlchemyError, OSError) as err:
-            _log.warning("ledger_zones_not_followed", error=type(err).__name__)
-        except Exception as err:
-            # The task's edge: reports are told from hours as long as it does not work.
-            _log.error("ledger_zones_broken", exc_info=err)
-        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _forgotten(connection: AsyncConnection) -> bool:
