@@ -21,7 +21,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from atrium_common.errors import NotFound, QuotaExceeded, Unavailable
 from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.in_process import InProcessQuotaStore
-from atrium_gateway.quota.limits import Meter, Unit, Window
+from atrium_gateway.quota.limits import NEVER, Meter, Unit, Window
 from atrium_gateway.quota.redis_store import RedisQuotaStore
 from atrium_gateway.quota.store import Hold, QuotaStore, Unseeded
 
@@ -304,6 +304,16 @@ async def test_what_can_never_fit_is_not_worth_a_retry(store):
         await store.reserve("a", [meter(10, Window.HOUR, Unit.TOKENS)], [11])
     assert caught.value.retry_after is None
     assert caught.value.reason == "QUOTA_EXHAUSTED"
+
+
+async def test_nothing_fits_into_nothing_and_never_will(store):
+    barred = [meter(0, window) for window in (Window.MINUTE, Window.TOTAL)]
+    with pytest.raises(QuotaExceeded) as caught:
+        await store.reserve("a", barred, [1, 1])
+    assert [violation.reset_time for violation in caught.value.violations] == [NEVER] * 2
+    assert caught.value.retry_after is None
+    states = await store.reserve("b", barred, [0, 0])
+    assert [state.remaining for state in states] == [0, 0]
 
 
 @pytest.mark.parametrize(

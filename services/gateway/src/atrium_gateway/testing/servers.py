@@ -102,11 +102,11 @@ class ServerProcess(ABC):
 class RedisServer(ServerProcess):
     """A Redis; with `durable`, what it has answered is on disk and survives a kill."""
 
-    def __init__(self, folder: Path, *, durable: bool) -> None:
+    def __init__(self, folder: Path, *, durable: bool, options: Sequence[str] = ()) -> None:
         port = _free_port()
         command = ["redis-server", "--port", str(port), "--bind", _HOST, "--save", ""]
         command += ["--dir", str(folder), "--appendonly", "yes" if durable else "no"]
-        command += ["--appendfsync", "always" if durable else "no"]
+        command += ["--appendfsync", "always" if durable else "no", *options]
         super().__init__(command, port=port, folder=folder)
 
     @property
@@ -181,10 +181,15 @@ class PostgresServer(ServerProcess):
 
 
 @contextmanager
-def redis_server(*, durable: bool = False) -> Iterator[RedisServer]:
-    """A running Redis of the caller's own; killed and forgotten at the end."""
+def redis_server(*, durable: bool = False, options: Sequence[str] = ()) -> Iterator[RedisServer]:
+    """A running Redis of the caller's own; killed and forgotten at the end.
+
+    Args:
+        durable: Whether what it has answered survives a kill.
+        options: More of its command line.
+    """
     with tempfile.TemporaryDirectory(prefix="atrium-redis-") as folder:
-        server = RedisServer(Path(folder), durable=durable)
+        server = RedisServer(Path(folder), durable=durable, options=options)
         try:
             server.start()
             yield server

@@ -16,8 +16,9 @@ local function keep_bucket(key, b)
   redis.call('HSET', key, 'l', whole(b.level), 'p', whole(b.poured), 'r', whole(b.rate),
     't', whole(b.seen), 'e', whole(b.epoch))
   if b.holes then redis.call('HSET', key, 'h', cmsgpack.pack(b.holes)) end
-  if b.rate > 0 then
-    redis.call('PEXPIRE', key, whole(math.ceil(b.level / b.rate) + DAY))
+  if b.rate > 0 or b.level == 0 then
+    local drains = b.level > 0 and math.ceil(b.level / b.rate) or 0
+    redis.call('PEXPIRE', key, whole(drains + DAY))
   end
 end
 
