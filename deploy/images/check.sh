@@ -5,7 +5,7 @@
 # The steps are read from the Dockerfiles themselves: what their stages copy, run and set. Debian's
 # own Python 3.11 stands in for the one of the base image. A service runs as the image's user,
 # with a read-only root, no network but loopback, and the models of .atrium/models; then its own
-# probe must call it ready, and it must stop when told to.
+# probe must call it ready, it must do what ask.py asks of it, and stop when told to.
 #
 # Usage: deploy/images/check.sh [SERVICE...]      (root; Debian's debootstrap)
 #   ATRIUM_TORCH_INDEX  an index of CPU wheels of torch, as for `make install`
@@ -205,7 +205,7 @@ seal() {
   mount -o remount,bind,ro "$root"
 }
 
-# Starts the service, waits for its probe, stops it.
+# Starts the service, waits for its probe, asks it for its work, stops it.
 check_service() {
   local service=$1 root=$2 log="$work/$1.log" entrypoint probe started=$SECONDS pid wanted=()
   # The gateway is ready with the first service, and there is none here: it must be alive.
@@ -222,6 +222,10 @@ check_service() {
   done
   ready=$((SECONDS - started))
   (as_image "$service" "$root" "${probe[@]}") || die "$service: ready, and not alive"
+  # Its /tmp is memory, mounted here too.
+  install -m 0644 "$repository/deploy/images/ask.py" "$root/tmp/ask.py"
+  came=$( (as_image "$service" "$root" python /tmp/ask.py "$service") 2>"$log.ask") \
+    || { tail -n 5 "$log" "$log.ask" >&2 && die "$service: does not do its work"; }
   ! (as_image "$service" "$root" touch /opt/atrium/x) 2>/dev/null || die "$service: root is writable"
   kill -TERM "$pid"
   timeout "$STOP_SECONDS" tail --pid="$pid" -f /dev/null || die "$service: does not stop"
@@ -239,7 +243,7 @@ check_models() {
 }
 
 check_image() {
-  local service=$1 began=$SECONDS built="$work/$1-build" root="$work/$1" size=0 ready=0
+  local service=$1 began=$SECONDS built="$work/$1-build" root="$work/$1" size=0 ready=0 came=''
   new_root "$built"
   build "$service" "$built"
   new_root "$root"
@@ -256,7 +260,7 @@ check_image() {
   fi
   unmount_below "$root"
   rm -rf --one-file-system "$built" "$root"
-  say "$service: $size MB, installed in $built_in s, ready in $ready s"
+  say "$service: $size MB, installed in $built_in s, ready in $ready s${came:+, asked: $came}"
 }
 
 # A network with nothing but loopback, held by a process that sleeps.

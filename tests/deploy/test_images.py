@@ -163,6 +163,10 @@ def test_the_locks_that_the_script_installs_are_copied(name: str, target: str) -
     assert ("nvidia-ml-py==" in text) == (target == "gpu" or name == "models")
 
 
+def test_every_service_is_asked_for_its_work() -> None:
+    assert set(_script("ask").SERVICES) == set(SERVICES)
+
+
 def test_torch_is_the_same_everywhere() -> None:
     pin = re.compile(r"^(?:readonly )?TORCH=(\S+)$", re.M)
     assert pin.findall(SCRIPT) == pin.findall((ROOT / "scripts/install.sh").read_text())
