@@ -1,7 +1,8 @@
 """Which tests share a worker where pytest runs several at once, as `make test` does.
 
 Those of one package (`services/tts`, `tests/e2e`) stay together, in their order: they share
-what takes long to make, such as a loaded model or the running suite.
+what takes long to make, such as a loaded model or the running suite. The gateway's are a third
+of all: its folders (`services/gateway/tests/rest`) may go to different workers.
 """
 
 import gc
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _PACKAGE_DEPTH = 2
 """Folders that name a package: ``services/tts``."""
+_GATEWAY = "services/gateway/"
+_GATEWAY_DEPTH = 4
 
 
 def pytest_collection_finish() -> None:
@@ -36,6 +39,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "Load
         """Each package is a scope."""
 
         def _split_scope(self, nodeid: str) -> str:
-            return "/".join(nodeid.split("/")[:_PACKAGE_DEPTH])
+            depth = _GATEWAY_DEPTH if nodeid.startswith(_GATEWAY) else _PACKAGE_DEPTH
+            file, _, _ = nodeid.partition("::")
+            return "/".join(file.split("/")[:-1][:depth])
 
     return ByPackage(config, log)

@@ -1,4 +1,7 @@
-"""One suite with real models for all end-to-end tests: `make run` with the starter catalogue."""
+"""One suite with real models for all end-to-end tests: `make run` with the starter catalogue.
+
+It ends with the last of them: it is large, and other tests follow in the same process.
+"""
 
 import asyncio
 import base64
@@ -15,7 +18,7 @@ from atrium_diffusion.testing.shapes import PLAIN_SCENES
 from tests.kit.suite import Suite, running_suite
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """The running suite; its models are loaded once for all tests."""
     with running_suite(tmp_path_factory.mktemp("e2e") / "state") as running:
@@ -52,14 +55,14 @@ async def rest(suite: Suite, key: str) -> AsyncIterator[httpx.AsyncClient]:
         yield plain
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plain_pictures_key(suite: Suite) -> str:
     """An API key of the tenant that has `plain_pictures` drawn, and nothing else."""
     made = suite.atrium("key", "create", "painter", "--unlimited-tenant", "--json")
     return str(json.loads(made)["key"])
 
 
-@pytest_asyncio.fixture(scope="session")
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
 async def plain_pictures(suite: Suite, plain_pictures_key: str) -> Mapping[str, bytes]:
     """The sixty plain prompts and their pictures, PNG, drawn once for all tests."""
 
