@@ -91,7 +91,13 @@ class VllmModel:
         self._tokenizing = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
 
     def close(self) -> None:
-        """Ends the engine process. Blocks."""
+        """Ends the engine process. Blocks.
+
+        vLLM closes its sockets on the event loop and leaves their zmq context to the garbage
+        collector, which says so as a ResourceWarning ("Unclosed context"). That is harmless:
+        whoever unloads a model collects garbage right after. To destroy it here would close
+        sockets under the loop.
+        """
         self._tokenizing.shutdown(wait=False)
         self.engine.shutdown()
 
