@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from atrium_common.logs import configure_logging
 from tests.chaos.rounds import BooksBroken, alone, play, together, victims
 from tests.kit.stack import Stack
 
@@ -29,6 +30,7 @@ def main() -> int:
     parser.add_argument("--layout", choices=["alone", "together"])
     parser.add_argument("--victim", default="", help="how its name begins")
     options = parser.parse_args()
+    configure_logging("chaos", "warning", "console")  # commands run here print JSON
     shares = {"alone": options.rounds, "together": 0, None: -(-options.rounds // _ALONE_SHARE)}
     few = shares[options.layout]
     plan = {alone: range(few), together: range(few, options.rounds)}

@@ -125,3 +125,16 @@ def test_on_the_command_line_an_error_is_one_line_and_status_1(tmp_path):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == "atrium: The tenant 'nobody' does not exist.\n"
+
+
+def test_what_is_logged_is_not_mixed_with_what_is_printed(tmp_path):
+    away = {"ATRIUM_STATE_DIR": str(tmp_path), "ATRIUM_QUOTA_REDIS_URL": "redis://127.0.0.1:1"}
+    done = subprocess.run(
+        [*CLI, "tenant", "create", "acme", "--json"],
+        env={**os.environ, **away},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["id"] == "acme"
+    assert "change_not_announced" in done.stderr

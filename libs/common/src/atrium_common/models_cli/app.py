@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from atrium_common.errors import AtriumError, InvalidArgument
+from atrium_common.logs import configure_logging
 from atrium_common.models_cli.options import (
     DEFAULT_CATALOGUE,
     DEFAULT_MODELS_DIR,
@@ -252,6 +253,7 @@ def _account() -> str:
 
 def main() -> None:
     """Runs the command line; an error is one line on stderr and exit status 1."""
+    configure_logging("atrium-models", "warning", "console")  # to stderr: `--json` is on stdout
     try:
         app()
     except AtriumError as err:

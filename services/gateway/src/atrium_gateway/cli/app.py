@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from atrium_common.errors import AtriumError
+from atrium_common.logs import configure_logging
 from atrium_common.models_cli import app as models_app
 from atrium_gateway.cli import audit, db, deletion, key, plan, price, tenant, token, usage
 
@@ -32,6 +33,7 @@ tenant.app.command("export")(deletion.export)
 
 def main() -> None:
     """Runs the command line; an error is one line on stderr and exit status 1."""
+    configure_logging("atrium", "warning", "console")  # to stderr: what is printed may be JSON
     try:
         app()
     except AtriumError as err:
