@@ -46,8 +46,8 @@ class Sweeper:
         self._unsure: dict[str, OpenRecord] = {}
         self._next_look = float("-inf")
         self._claims_from = float("-inf")
-        self._lapsed: dict[str, float] = {}
-        """What was seen to have lapsed at the last look, and when it was first."""
+        self._lapsed: dict[str, dict[str, float]] = {}
+        """What had lapsed when its tenant was last looked at, and since when that is known."""
 
     def adopt(self, records: Iterable[OpenRecord]) -> None:
         """Takes over reservations that an earlier process left open, to ask what they became."""
@@ -112,21 +112,22 @@ class Sweeper:
     async def _claim_others(self, store: SharedQuotaStore, now: float) -> int:
         """Ends what other processes left behind, open or closed without its events.
 
-        Only what had lapsed at a look before as well, and not just after the store was
-        away: a process that lives tells the store first what it could not tell until then.
+        Only what had lapsed at the look at its tenant before as well, and not just after the
+        store was away: a process that lives tells the store first what it could not tell
+        until then. Where tenants are many, each look is at some of them.
         """
-        before, self._lapsed = self._lapsed, {}
+        lapsed, self._lapsed = self._lapsed, {}
         if now < self._claims_from:
             return 0
-        lapsed: dict[str, float] = {}
         due: list[tuple[str, str]] = []
         for tenant in await store.tenants():
+            before, seen = lapsed.pop(tenant, {}), dict[str, float]()
             for reservation_id in await store.lapsed(tenant):
-                if reservation_id in self._books.open:
-                    continue
-                lapsed[reservation_id] = before.get(reservation_id, now)
-                if now - lapsed[reservation_id] >= _OTHERS_EVERY:
-                    due.append((tenant, reservation_id))
+                if reservation_id not in self._books.open:
+                    seen[reservation_id] = before.get(reservation_id, now)
+            if seen:
+                lapsed[tenant] = seen
+            due += [(tenant, key) for key, since in seen.items() if now - since >= _OTHERS_EVERY]
         if len(due) > _A_ROUND:
             self._next_look = now
             # Other gateways are at it, too: so that they end others.

@@ -17,6 +17,7 @@ class Lapsing:
         self.left: list[str] = []
         self.claimed: list[str] = []
         self.away = False
+        self.looked_at = "acme"
         self.running = 0
         self.most_at_once = 0
 
@@ -26,10 +27,10 @@ class Lapsing:
     async def tenants(self) -> list[str]:
         if self.away:
             raise Unavailable("Away.")
-        return ["acme"]
+        return [self.looked_at]
 
     async def lapsed(self, tenant: str) -> list[str]:
-        return list(self.left)
+        return list(self.left) if tenant == "acme" else []
 
     async def find(self, tenant: str, reservation_id: str) -> Found | None:
         return None
@@ -114,3 +115,15 @@ async def test_what_thousands_left_behind_is_ended_by_the_rounds_that_follow_som
     assert "late" not in store.claimed
     await look()
     assert store.claimed[-1] == "late"
+
+
+async def test_of_many_tenants_each_is_known_until_it_is_looked_at_again(store, look):
+    store.left = ["a", "b"]
+    await look()
+    store.looked_at = "globex"
+    for _ in range(5):
+        await look()
+    store.left = ["b", "c"]
+    store.looked_at = "acme"
+    await look()
+    assert store.claimed == ["b"]
