@@ -5,8 +5,9 @@
 BIN := .venv/bin
 PACKAGES := deploy/grafana deploy/images libs/common/src/atrium_common libs/diffusion/src $(wildcard services/*/src) scripts examples $(wildcard models/starter/*.py) models/starter/starter_trainer
 TEST_ARGS ?=
-# Two workers; conftest.py says which tests stay together. Chosen tests run in one process.
-TEST_WORKERS ?= -n 2 --no-loadscope-reorder --durations 15
+# Three workers, for two cores: tests wait now and then. conftest.py says which tests stay
+# together. Chosen tests run in one process.
+TEST_WORKERS ?= -n 3 --no-loadscope-reorder --durations 15
 RUN_ARGS ?=
 ROUNDS ?= 200
 
