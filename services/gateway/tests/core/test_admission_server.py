@@ -234,13 +234,15 @@ async def test_without_a_credential_admission_is_not_served(core, settings):
             pytest.fail("served to anyone")
 
 
-async def test_fifteen_hundred_at_once_are_all_answered(core, client, make_tenant):
+async def test_fifteen_hundred_at_once_are_all_answered(core, channel, make_tenant):
     """What waits for the loop waits: grpc's own bound of a thousand would cancel some."""
     await make_tenant("acme", Limit("chat", Unit.REQUESTS, Window.HOUR, 1490))
+    # That all are answered is asked here, not how soon: a busy machine needs its time.
+    patient = AdmissionClient(channel, service_credential=CREDENTIAL, timeout=timedelta(minutes=2))
 
     async def one():
         try:
-            await admit(client)
+            await admit(patient)
         except QuotaExceeded:
             return False
         return True
