@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
 
+import msgspec
 import structlog
 
 from atrium_common.errors import Unavailable
@@ -48,6 +49,7 @@ class Sweeper:
         self._claims_from = float("-inf")
         self._lapsed: dict[str, dict[str, float]] = {}
         """What had lapsed when its tenant was last looked at, and since when that is known."""
+        self._unreadable: set[str] = set()
 
     def adopt(self, records: Iterable[OpenRecord]) -> None:
         """Takes over reservations that an earlier process left open, to ask what they became."""
@@ -137,6 +139,16 @@ class Sweeper:
         return sum(ended)
 
     async def _end_other(self, store: SharedQuotaStore, tenant: str, reservation_id: str) -> bool:
+        try:
+            return await self._end(store, tenant, reservation_id)
+        except msgspec.DecodeError as err:
+            # Written by another version; one such record must not hold up those of others.
+            if reservation_id not in self._unreadable:
+                self._unreadable.add(reservation_id)
+                _log.error("reservation_unreadable", id=reservation_id, error=str(err))
+            return False
+
+    async def _end(self, store: SharedQuotaStore, tenant: str, reservation_id: str) -> bool:
         found = await store.find(tenant, reservation_id)
         if found is None or not found.note:
             await store.claim(tenant, reservation_id)  # the store forgets that it lapsed

@@ -240,6 +240,17 @@ async def test_what_another_writes_for_a_gateway_that_is_only_slow_counts_once(
     assert await booked(other, slow) == ([("completed", 7)], 1)
 
 
+async def test_a_record_that_cannot_be_read_holds_up_no_other(cores, clock, redis):
+    dying, staying = cores
+    spoilt, _ = [await admit(dying) for _ in range(2)]
+    dying.admission._books.open.clear()
+    await redis.hset(f"atrium:{{{TENANT}}}:held:{spoilt}", "n", b"of another version")
+    clock.now += 31
+    await looks(staying, clock)
+    assert await booked(staying) == ([("expired", 100)], 1)
+    assert await staying.admission._books.shared.lapsed(TENANT) == [spoilt]
+
+
 class Killed(Exception):
     """The process ends here."""
 
