@@ -215,7 +215,7 @@ def test_verify_names_what_differs(run: Run, tmp_path: Path) -> None:
     assert "style.safetensors: has another size" in said
     run("pull", "drawing")
     run("verify", "drawing")
-    run("verify", "strict", status=1)
+    assert "all of it: is not there" in run("verify", "strict", status=1).output
 
 
 def test_remove_deletes_what_nobody_shares(run: Run, hub: HubStandIn, tmp_path: Path) -> None:
@@ -225,6 +225,7 @@ def test_remove_deletes_what_nobody_shares(run: Run, hub: HubStandIn, tmp_path: 
     with pytest.raises(InvalidArgument, match="folder of your own"):
         run("remove", "style")
     assert "removed drawing, editing: 39.4 KiB" in run("remove", "drawing", "editing").output
+    assert "nothing of strict was here" in run("remove", "strict").output
     assert states(run)["drawing"] == states(run)["editing"] == "missing"
     left = [path for path in (tmp_path / "models").rglob("*") if path.is_file()]
     assert all(path.parent.name == ".locks" for path in left)

@@ -142,7 +142,8 @@ def verify(
         for name, found in findings.items():
             typer.echo(f"{name}: {'damaged' if found else 'good'}")
             for each in found:
-                typer.echo(f"  {each.folder}/{each.file}: {_PROBLEMS[each.problem]}")
+                where = f"{each.folder}/{each.file}" if each.file else "all of it"
+                typer.echo(f"  {where}: {_PROBLEMS[each.problem]}")
     if any(findings.values()):
         raise typer.Exit(1)
 
@@ -172,7 +173,8 @@ def remove(
     shelf = Shelf.open(catalogue, models_dir)
     entries = shelf.choose(ids)
     freed = Inventory(shelf.store).remove(entries, everything=shelf.entries)
-    typer.echo(f"removed {', '.join(entry.id for entry in entries)}: {size(freed)}")
+    names = ", ".join(entry.id for entry in entries)
+    typer.echo(f"removed {names}: {size(freed)}" if freed else f"nothing of {names} was here")
 
 
 @app.command()

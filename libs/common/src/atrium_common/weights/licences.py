@@ -51,7 +51,7 @@ class LicenceBook:
         path = self._path(entry)
         try:
             accepted = Acceptance.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValidationError) as err:
             raise WeightsError(
