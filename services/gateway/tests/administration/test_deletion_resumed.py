@@ -21,13 +21,19 @@ from atrium_gateway.idempotency.tables import idempotency_keys
 from atrium_gateway.tenants.tables import tenant_deletions
 from atrium_gateway.usage.records import Units, UsageEvent
 from atrium_gateway.usage.spool import Spool
-from atrium_gateway.usage.tables import usage_daily, usage_events, usage_hourly, usage_monthly
+from atrium_gateway.usage.tables import (
+    usage_daily,
+    usage_events,
+    usage_hourly,
+    usage_monthly,
+    usage_nameless,
+)
 from atrium_gateway.usage.writer import LedgerWriter
 
 VICTIM = Path(__file__).with_name("deletion_victim.py")
 ADA = Actor(subject="ada")
 MONTH = timedelta(days=30)
-TABLES = (usage_events, usage_hourly, usage_daily, usage_monthly)
+TABLES = (usage_events, usage_hourly, usage_nameless, usage_daily, usage_monthly)
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ from atrium_gateway.usage.split import share_id
 from atrium_gateway.usage.tables import (
     DAILY_DIMENSIONS,
     DIMENSIONS,
+    NAMELESS,
     SUMS,
     usage_daily,
     usage_events,
     usage_hourly,
+    usage_nameless,
 )
 
 HOUR_MS = 3_600_000
@@ -112,6 +114,28 @@ async def rolled_up_days(engine: AsyncEngine, tenant: str = "acme") -> Sums:
             tuple(row._mapping[name] for name in DAILY_DIMENSIONS): [row._mapping[n] for n in SUMS]
             for row in rows
         }
+
+
+async def rolled_up_nameless(engine: AsyncEngine, tenant: str = "acme") -> Sums:
+    """The hours of all keys and users together in the database."""
+    table = usage_nameless
+    async with engine.connect() as connection:
+        rows = await connection.execute(select(table).where(table.c.tenant == tenant))
+        return {
+            tuple(row._mapping[name] for name in NAMELESS): [row._mapping[n] for n in SUMS]
+            for row in rows
+        }
+
+
+def nameless_of(hours: Sums) -> Sums:
+    """Hourly sums without keys and users, summed the plain way."""
+    found: Sums = {}
+    for key, counts in hours.items():
+        kept = tuple(part for name, part in zip(DIMENSIONS, key, strict=True) if name in NAMELESS)
+        found[kept] = [
+            a + b for a, b in zip(found.get(kept, [0] * len(counts)), counts, strict=True)
+        ]
+    return found
 
 
 def days_of(hours: Sums) -> Sums:

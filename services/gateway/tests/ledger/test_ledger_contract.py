@@ -15,8 +15,10 @@ from ledger_events import (
     events,
     ids_of,
     make_event,
+    nameless_of,
     rolled_up,
     rolled_up_days,
+    rolled_up_nameless,
     sums_of,
 )
 from msgspec.structs import replace
@@ -70,6 +72,7 @@ async def test_rollups_are_the_sums_of_events_however_they_arrive(engine, tmp_pa
         delivered = delivered[size:]
     assert await ids_of(engine, tenant) == {event.id: 1 for event in made}
     assert await rolled_up(engine, tenant) == sums_of(made)
+    assert await rolled_up_nameless(engine, tenant) == nameless_of(sums_of(made))
     assert await rolled_up_days(engine, tenant) == days_of(sums_of(made))
 
 

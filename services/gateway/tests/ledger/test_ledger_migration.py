@@ -30,6 +30,9 @@ _DAYS = """
 SELECT day, SUM(events), SUM(refunded), SUM(requests), SUM(inference_ms), SUM(cost_nano)
 FROM usage_daily GROUP BY day ORDER BY day
 """
+_NAMELESS = """
+SELECT hour, outcome, events, requests, inference_ms FROM usage_nameless ORDER BY hour, outcome
+"""
 _NEW = """
 SELECT hour, key_id, subject, outcome, events, refunded, requests, inference_ms, cost_nano,
   provider_cost_nano FROM usage_hourly ORDER BY hour, key_id, outcome
@@ -87,4 +90,12 @@ async def test_sums_go_up_and_down_and_up_again(empty_url):
         await connection.run_sync(_move, "0004")
         assert await sums(_NEW) == new
         assert await sums(_DAYS) == [(0, 7, 2, 5, 90, 35)]
+        await connection.run_sync(_move, "0009")
+        assert await sums(_NAMELESS) == [
+            (0, "completed", 2, 2, 10),
+            (0, "refunded", 1, 0, 5),
+            (1, "x", 1, 1, 5),
+            (9, "completed", 3, 2, 70),
+        ]
+        await connection.run_sync(lambda each: _move(each, "0008", down=True))
     await engine.dispose()

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from atrium_gateway.usage.kept import kept_zone
+
 
 async def asks(client, method, path, **options):
     """Answers as status and JSON."""
@@ -144,6 +146,19 @@ async def test_an_operator_makes_a_tenant_and_its_own_admin_renames_it(rest, as_
     assert {name: changed[name] for name in everything} == everything
     await asyncio.sleep(1.0)
     assert (await asks(admin, "GET", "/api/tenants/adm-made"))[0] == 403
+
+
+async def test_the_ledgers_days_follow_a_new_time_zone_at_once(rest, as_role):
+    admin = await as_role("adm-zone", "admin")
+    body = {"time_zone": "Asia/Kathmandu"}
+    assert (await asks(admin, "PATCH", "/api/tenants/adm-zone", json=body))[0] == 200
+    engine = rest.core.administration.engine
+    async with asyncio.timeout(20):  # a third of the pause between two looks
+        while True:
+            async with engine.connect() as connection:
+                if await kept_zone(connection, "adm-zone") == "Asia/Kathmandu":
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def test_tenants_come_in_pages(as_role):

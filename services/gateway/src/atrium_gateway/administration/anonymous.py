@@ -89,5 +89,5 @@ def _merged(table: Table, tenants: tuple[str, ...], alias: str) -> Executable:
         for column in table.columns
         if not column.primary_key
     ]
-    named = [value.label(name) for name, value in replaced.items()]
+    named = [value.label(name) for name, value in replaced.items() if name in table.columns]
     return select(*named, *parts, *sums).where(table.c.tenant.in_(tenants)).group_by(*parts)

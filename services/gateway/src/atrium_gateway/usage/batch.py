@@ -20,6 +20,7 @@ from atrium_gateway.usage.tables import (
     usage_events,
     usage_hourly,
     usage_monthly,
+    usage_nameless,
 )
 
 Rows = Sequence[Mapping[str, DriverValue]]
@@ -46,8 +47,8 @@ class PostgresBatch:
             f"INSERT INTO usage_events ({names}) SELECT {names} "
             f"{_rows_of(usage_events)} ON CONFLICT (id) DO NOTHING RETURNING id"
         )
-        self._add_hours, self._add_days, self._add_months = map(
-            _addition, (usage_hourly, usage_daily, usage_monthly)
+        self._add_hours, self._add_nameless, self._add_days, self._add_months = map(
+            _addition, (usage_hourly, usage_nameless, usage_daily, usage_monthly)
         )
 
     async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
@@ -58,6 +59,7 @@ class PostgresBatch:
     async def add_sums(self, connection: AsyncConnection, sums: RollUps) -> None:
         """Adds them up."""
         await connection.exec_driver_sql(self._add_hours, (_json(sums.hourly),))
+        await connection.exec_driver_sql(self._add_nameless, (_json(sums.nameless),))
         await connection.exec_driver_sql(self._add_days, (_json(sums.daily),))
         await connection.exec_driver_sql(self._add_months, (_json(sums.monthly),))
 
@@ -75,9 +77,9 @@ class SqliteBatch:
         )
         self._insert = DriverInsert(new_only, dialect)
         self._insert_returning = new_only.returning(usage_events.c.id)
-        self._add_hours, self._add_days, self._add_months = (
+        self._add_hours, self._add_nameless, self._add_days, self._add_months = (
             DriverInsert(_sqlite_addition(table), dialect)
-            for table in (usage_hourly, usage_daily, usage_monthly)
+            for table in (usage_hourly, usage_nameless, usage_daily, usage_monthly)
         )
 
     async def insert_events(self, connection: AsyncConnection, rows: Rows) -> set[str]:
@@ -94,6 +96,7 @@ class SqliteBatch:
     async def add_sums(self, connection: AsyncConnection, sums: RollUps) -> None:
         """Adds them up."""
         await self._add_hours.execute(connection, sums.hourly)
+        await self._add_nameless.execute(connection, sums.nameless)
         await self._add_days.execute(connection, sums.daily)
         await self._add_months.execute(connection, sums.monthly)
 

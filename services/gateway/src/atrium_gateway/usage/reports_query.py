@@ -46,6 +46,7 @@ from atrium_gateway.usage.tables import (
     usage_events,
     usage_hourly,
     usage_monthly,
+    usage_nameless,
 )
 from atrium_gateway.usage.zones import day_around
 
@@ -63,6 +64,8 @@ _TABLES: Final[dict[Level, tuple[Table, ColumnElement[int], int]]] = {
     Level.EVENT: (usage_events, usage_events.c.started_ms, 1),
 }
 """Where pieces are, their column of time, and milliseconds of one of its units."""
+_NAMELESS_HOURS: Final = (usage_nameless, usage_nameless.c.hour, HOUR_MS)
+"""The same of hours whose keys and users nobody asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +164,9 @@ def _pieces(report: Report, kept: str) -> Sequence[Piece]:
     if report.bucket is None:
         return cover(start, end, kept)
     zone = str(report.zone)
+    check_days(start, end)
     if zone == kept:
         return cover_whole(start, end, lambda ms: day_around(ms, zone), kept, Level.DAY)
-    check_days(start, end)
     return cover_buckets(start, end, lambda ms: day_around(ms, zone), kept)
 
 
@@ -177,20 +180,31 @@ def _parts(
     only: Filters,
 ) -> list[SelectBase]:
     """The rows of pieces of one level, unsummed, with their signs."""
-    table, time, unit = _TABLES[level]
+    source = _source(level, columns, only)
+    table, time, unit = source
     wanted = [table.c.tenant == tenant, *_filters(table, only)]
     if len(pieces) <= _PLAIN:
         # Plain bounds: the database's planner knows how much lies between them.
         return [
             select(
-                *_columns(level, columns, sums, bucket=_bucket(level, piece), sign=piece.sign)
+                *_columns(table, columns, sums, bucket=_bucket(source, piece), sign=piece.sign)
             ).where(*wanted, time >= piece.start // unit, time < piece.end // unit)
             for piece in pieces
         ]
     listed = _listed(pieces, unit, f"pieces_of_{table.name}")
     wanted += [time >= listed.c.first, time < listed.c.beyond]
-    shown = _columns(level, columns, sums, bucket=listed.c.bucket, sign=listed.c.sign)
+    shown = _columns(table, columns, sums, bucket=listed.c.bucket, sign=listed.c.sign)
     return [select(*shown).select_from(listed, table).where(*wanted)]
+
+
+def _source(
+    level: Level, columns: Sequence[str], only: Filters
+) -> tuple[Table, ColumnElement[int], int]:
+    """Where pieces of a level are read: the smallest table that tells what is asked."""
+    if level is not Level.HOUR or only.key or only.user:
+        return _TABLES[level]
+    named = all(name == BUCKET or name in usage_nameless.c for name in columns)
+    return _NAMELESS_HOURS if named else _TABLES[level]
 
 
 def _listed(pieces: Sequence[Piece], unit: int, name: str) -> FromClause:
@@ -201,24 +215,23 @@ def _listed(pieces: Sequence[Piece], unit: int, name: str) -> FromClause:
     return listed.data(rows).cte(name)
 
 
-def _bucket(level: Level, piece: Piece) -> ColumnElement[int]:
+def _bucket(source: tuple[Table, ColumnElement[int], int], piece: Piece) -> ColumnElement[int]:
     if piece.bucket is not None:
         return literal_column(str(piece.bucket), BigInteger)
-    _, time, unit = _TABLES[level]
-    if level is Level.EVENT:
+    table, time, unit = source
+    if table is usage_events:
         return time - time % literal_column(str(_MINUTE_MS), BigInteger)
     return time * literal_column(str(unit), BigInteger) if unit != 1 else time
 
 
 def _columns(
-    level: Level,
+    table: Table,
     columns: Sequence[str],
     sums: Sequence[str],
     *,
     bucket: ColumnElement[int],
     sign: ColumnElement[int] | int,
 ) -> Sequence[ColumnElement[int] | ColumnElement[object]]:
-    table = _TABLES[level][0]
     named = [
         bucket.label(BUCKET) if name == BUCKET else _dimension(table, name) for name in columns
     ]

@@ -4,6 +4,7 @@
 the gateway runs it. Until then reports of such a tenant are told from hours: slower, and right.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from atrium_gateway.background import looking
 from atrium_gateway.database import upsert
+from atrium_gateway.tenants.changes import on_change
 from atrium_gateway.tenants.tables import tenants
 from atrium_gateway.usage.kept import UTC_ZONE, kept_zone
 from atrium_gateway.usage.lock import write_alone
@@ -91,8 +93,15 @@ async def follow_zones(engine: AsyncEngine) -> None:
 
 @asynccontextmanager
 async def following_zones(engine: AsyncEngine) -> AsyncIterator[None]:
-    """Follows tenants' zones in the background, looking once a minute."""
-    async with looking(lambda: follow_zones(engine), every=_LOOK_SECONDS, name="ledger-zones"):
+    """Follows tenants' zones in the background: at once where this process changed one.
+
+    What another changed is found within a minute.
+    """
+    wake = asyncio.Event()
+    on_change(engine, wake.set)
+    async with looking(
+        lambda: follow_zones(engine), every=_LOOK_SECONDS, name="ledger-zones", wake=wake
+    ):
         yield
 
 

@@ -6,12 +6,18 @@ from dataclasses import dataclass
 from atrium_gateway.usage.kept import Kept
 from atrium_gateway.usage.records import REFUNDED, UsageEvent
 from atrium_gateway.usage.rows import counts_of
-from atrium_gateway.usage.tables import DAILY_DIMENSIONS, DIMENSIONS, MONTHLY_DIMENSIONS, SUMS
+from atrium_gateway.usage.tables import (
+    DAILY_DIMENSIONS,
+    DIMENSIONS,
+    MONTHLY_DIMENSIONS,
+    NAMELESS,
+    SUMS,
+)
 from atrium_gateway.usage.zones import day_around, month_around
 
 _MS_PER_HOUR = 3_600_000
 
-RollUpKey = tuple[str, int, str, str, str, str, str]
+RollUpKey = tuple[str, int, *tuple[str, ...]]
 Sums = dict[RollUpKey, list[int]]
 SumRow = dict[str, int | str]
 
@@ -21,6 +27,7 @@ class RollUps:
     """What is added to each table, sorted by key so that two writers can't deadlock."""
 
     hourly: Sequence[SumRow]
+    nameless: Sequence[SumRow]
     daily: Sequence[SumRow]
     monthly: Sequence[SumRow]
 
@@ -36,13 +43,19 @@ def roll_up(events: Iterable[UsageEvent], kept: Kept) -> RollUps:
         _add(hours, (tenant, started // _MS_PER_HOUR, *rest), counts)
         # From events, for not every zone's days begin at an hour of UTC.
         _add(days, (tenant, day_around(started, kept.zone(tenant))[0], *rest), counts)
+    nameless: Sums = {}
+    for (tenant, hour, *named), counts in hours.items():
+        capability, model, _, _, outcome = named
+        _add(nameless, (tenant, hour, capability, model, outcome), counts)
     months: Sums = {}
     for (tenant, day, *named), counts in days.items():
-        capability, model, key_id, subject, outcome = named
         month = month_around(day, kept.zone(tenant))[0]
-        _add(months, (tenant, month, capability, model, key_id, subject, outcome), counts)
+        _add(months, (tenant, month, *named), counts)
     return RollUps(
-        _rows(hours, DIMENSIONS), _rows(days, DAILY_DIMENSIONS), _rows(months, MONTHLY_DIMENSIONS)
+        _rows(hours, DIMENSIONS),
+        _rows(nameless, NAMELESS),
+        _rows(days, DAILY_DIMENSIONS),
+        _rows(months, MONTHLY_DIMENSIONS),
     )
 
 

@@ -1,5 +1,7 @@
 """Tables of the ledger: events, roll-ups by hour, day and month, and how each tenant is kept."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
 
 from atrium_gateway.database import UtcDateTime, metadata
@@ -31,6 +33,9 @@ DAILY_DIMENSIONS = ("tenant", "day", *DIMENSIONS[2:])
 
 MONTHLY_DIMENSIONS = ("tenant", "month", *DIMENSIONS[2:])
 """Columns that name a monthly one."""
+
+NAMELESS = tuple(name for name in DIMENSIONS if name not in ("key_id", "subject"))
+"""Columns that name an hourly one of all keys and users together."""
 
 
 def _counts() -> list[Column[int]]:
@@ -68,17 +73,26 @@ usage_events = Table(
 """
 
 
-def _rollup(name: str, time: str) -> Table:
+_LENGTHS = {
+    "tenant": 64,
+    "capability": 64,
+    "model": 200,
+    "key_id": 32,
+    "subject": 200,
+    "outcome": 16,
+}
+
+
+def _rollup(name: str, dimensions: Sequence[str]) -> Table:
     return Table(
         name,
         metadata,
-        Column("tenant", String(64), primary_key=True),
-        Column(time, BigInteger, primary_key=True),
-        Column("capability", String(64), primary_key=True),
-        Column("model", String(200), primary_key=True),
-        Column("key_id", String(32), primary_key=True),
-        Column("subject", String(200), primary_key=True),
-        Column("outcome", String(16), primary_key=True),
+        *(
+            Column(
+                each, String(_LENGTHS[each]) if each in _LENGTHS else BigInteger, primary_key=True
+            )
+            for each in dimensions
+        ),
         Column("events", BigInteger, nullable=False),
         Column("refunded", BigInteger, nullable=False),
         *_counts(),
@@ -86,19 +100,22 @@ def _rollup(name: str, time: str) -> Table:
     )
 
 
-usage_hourly = _rollup("usage_hourly", "hour")
+usage_hourly = _rollup("usage_hourly", DIMENSIONS)
 """Sums of events by the hour in which they were admitted (Unix hours).
 
 `key_id` is empty where the events have none: a part of a primary key can't be null.
 """
 
-usage_daily = _rollup("usage_daily", "day")
+usage_nameless = _rollup("usage_nameless", NAMELESS)
+"""The same of all keys and users together: what a tenant of many users asks for by hours."""
+
+usage_daily = _rollup("usage_daily", DAILY_DIMENSIONS)
 """The same by days of the tenant's time zone; `day` is when it begins, Unix ms.
 
 In which zone a tenant's days are kept, `ledger_tenants` says.
 """
 
-usage_monthly = _rollup("usage_monthly", "month")
+usage_monthly = _rollup("usage_monthly", MONTHLY_DIMENSIONS)
 """The same by months of that zone; `month` is when it begins, Unix ms."""
 
 ledger_tenants = Table(
