@@ -1,24 +1,24 @@
-"""The ledger in PostgreSQL: how fast the spool drains into it, and how fast a month is told.
+"""The ledger in a database: how fast the spool drains into it, and how fast a month is told.
 
-    python -m tests.bench.ledger [ROWS]
+    python -m tests.bench.ledger [--rows 10000000] [--database sqlite|postgresql]
 
-ROWS (10,000,000 if not given) are the events of one month and 40 tenants, of which the
-largest has a quarter; they are generated, not measured. Takes minutes and some 5 GB of disk,
-so `make bench` leaves it out.
+The rows are the events of one month (`ledger_rows.py`); they are generated, not measured. Ten
+million take minutes and some 5 GB of disk, so `make bench` leaves this out.
 """
 
+import argparse
 import asyncio
 import random
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import median
 from zoneinfo import ZoneInfo
 
-from psycopg import AsyncConnection
+import psutil
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,30 +30,16 @@ from atrium_gateway.usage.reports import Group, UsageReports
 from atrium_gateway.usage.reports_calendar import month_bounds
 from atrium_gateway.usage.rezone import rezone
 from atrium_gateway.usage.spool import Spool
-from atrium_gateway.usage.tables import (
-    COUNTS,
-    DAILY_DIMENSIONS,
-    DIMENSIONS,
-    MONTHLY_DIMENSIONS,
-    SUMS,
-    usage_daily,
-    usage_events,
-    usage_hourly,
-    usage_monthly,
-)
 from atrium_gateway.usage.writer import LedgerWriter
-from tests.bench.report import console, table
+from tests.bench.ledger_rows import START, TABLES, fill_postgres, fill_sqlite
+from tests.bench.report import console, cpu_seconds, table
 
 ROWS = 10_000_000
 DRAINED = 50_000
-START = datetime(2026, 5, 1, tzinfo=UTC)
-MONTH = timedelta(days=31)
-TENANTS = 40
 ROUNDS = 7
+PAGE = 10_000
+"""Most groups of a page, as `/api/usage` has it."""
 ABROAD = "America/New_York"
-BLOCK = 20_000
-TABLES = (usage_events, usage_hourly, usage_daily, usage_monthly)
-COLUMNS = [column.name for column in usage_events.columns]
 VIEWS: dict[str, tuple[Group, ...]] = {
     "total": (),
     "capability": (Group.CAPABILITY,),
@@ -63,101 +49,18 @@ VIEWS: dict[str, tuple[Group, ...]] = {
     "status": (Group.STATUS,),
     "day": (Group.DAY,),
     "day, model": (Group.DAY, Group.MODEL),
+    "hour": (Group.HOUR,),
+    "hour, model": (Group.HOUR, Group.MODEL),
 }
 
 
-def people(tenant: int) -> int:
-    """Users of a tenant; each has two models of its own and one key."""
-    return 200 if tenant == 0 else 20
+async def month(engine: AsyncEngine, used: Callable[[], float]) -> None:
+    """Times each view of the largest tenant's month, and of a usual one's.
 
-
-def lines(rows: int, dice: random.Random) -> Iterator[bytes]:
-    """Blocks of rows in COPY's text format, in the order of `COLUMNS`."""
-    constant = {name: "0" for name in COUNTS} | {
-        "method": "POST /v1/chat/completions",
-        "reason": "",
-        "estimated": "f",
-        "engine": "transformers",
-        "model_digest": "0" * 64,
-        "queue_ms": "3",
-        "price_version": "1",
-        "reserved": '{"input_tokens":900,"output_tokens":512}',
-        "requests": "1",
-        "input_tokens": "612",
-        "output_tokens": "187",
-        "inference_ms": "850",
-        "cost_nano": "204000",
-        "provider_cost_nano": "90000",
-    }
-    start_ms, step = int(START.timestamp() * 1000), MONTH.total_seconds() * 1000 / rows
-    # All that repeats is put together once for each of its few combinations.
-    middles: dict[tuple[int, int, int, str], str] = {}
-    tail = "\t".join(constant[name] for name in COLUMNS[COLUMNS.index("outcome") + 1 :])
-    block: list[str] = []
-    for number in range(rows):
-        chance = dice.random()
-        tenant = 0 if chance < 0.25 else 1 + int(chance * 1e6) % (TENANTS - 1)
-        person = int(dice.random() * people(tenant))
-        model = (person + (chance * 1e4 % 1 < 0.3)) % 8
-        outcome = "completed" if chance * 1e5 % 1 < 0.98 else "cancelled"
-        middle = middles.get((tenant, person, model, outcome))
-        if middle is None:
-            capability = ("chat", "embedding", "transcription")[model % 3]
-            middle = middles[tenant, person, model, outcome] = (
-                f"tenant{tenant}\tuser{person}\tkey{person % 10}\t{capability}\tmodel{model}\t"
-                f"{constant['method']}"
-            )
-        started = start_ms + int(number * step)
-        block.append(
-            f"{started:012x}-{number:023x}\t{middle}\tr{number}\t{started}\t{started + 900}\t"
-            f"{outcome}\t{tail}"
-        )
-        if len(block) == BLOCK:
-            yield ("\n".join(block) + "\n").encode()
-            block = []
-    if block:
-        yield ("\n".join(block) + "\n").encode()
-
-
-async def load(server: PostgresServer, database: str, rows: int) -> None:
-    """Fills both tables; the index is built afterwards, as a restored backup would."""
-    sums = ", ".join(f"SUM({name})" for name in (*COUNTS, "provider_cost_nano"))
-    key = "tenant, started_ms / 3600000, capability, model, key_id, subject, outcome"
-    refunded = "COUNT(*) FILTER (WHERE outcome = 'refunded')"
-    index = "ix_usage_events_tenant_started_ms_id"
-    async with await AsyncConnection.connect(server.dsn(database), autocommit=True) as db:
-        await db.execute("SET work_mem = '1GB'")
-        await db.execute("SET maintenance_work_mem = '1GB'")
-        await db.execute(f"DROP INDEX {index}")
-        into = f"COPY usage_events ({', '.join(COLUMNS)}) FROM STDIN"
-        async with db.cursor() as cursor, cursor.copy(into) as copy:
-            for block in lines(rows, random.Random(6)):  # noqa: S311 - generated data
-                await copy.write(block)
-        await db.execute(f"CREATE INDEX {index} ON usage_events (tenant, started_ms, id)")
-        named = ", ".join((*DIMENSIONS, *SUMS))
-        await db.execute(
-            f"INSERT INTO usage_hourly ({named}) SELECT {key}, {sums}, COUNT(*), {refunded} "  # noqa: S608
-            f"FROM usage_events WHERE tenant <> 'drained' GROUP BY {key}"
-        )
-        day = ", ".join(("tenant", "hour / 24 * 86400000", *DIMENSIONS[2:]))
-        sums = ", ".join(f"SUM({name})" for name in SUMS)
-        named = ", ".join((*DAILY_DIMENSIONS, *SUMS))
-        await db.execute(
-            f"INSERT INTO usage_daily ({named}) SELECT {day}, {sums} FROM usage_hourly "  # noqa: S608
-            f"WHERE tenant <> 'drained' GROUP BY {day}"
-        )
-        month = ", ".join(("tenant", str(int(START.timestamp()) * 1000), *DIMENSIONS[2:]))
-        named = ", ".join((*MONTHLY_DIMENSIONS, *SUMS))
-        await db.execute(
-            f"INSERT INTO usage_monthly ({named}) SELECT {month}, {sums} FROM usage_daily "  # noqa: S608
-            f"WHERE tenant <> 'drained' GROUP BY tenant, {', '.join(DIMENSIONS[2:])}"
-        )
-        for filled in TABLES:
-            await db.execute(f"VACUUM ANALYZE {filled.name}")
-
-
-async def month(engine: AsyncEngine) -> None:
-    """Times each view of the largest tenant's month, and of a usual one's."""
+    Args:
+        engine: The database, filled.
+        used: Processor seconds of this process and the database so far.
+    """
 
     async def nothing() -> None:
         """There is no spool."""
@@ -166,24 +69,47 @@ async def month(engine: AsyncEngine) -> None:
     shown: list[Sequence[str]] = []
     for tenant in ("tenant0", "tenant7"):
         for kept, zone in (("UTC", "UTC"), (ABROAD, ABROAD), (ABROAD, "Europe/Berlin")):
-            began = time.perf_counter()
+            began, before = time.perf_counter(), used()
             await rezone(engine, tenant, kept)
             if zone == kept != "UTC":
-                console.print(f"{tenant} moved to {kept} in {time.perf_counter() - began:.1f} s")
+                seconds, worked_for = time.perf_counter() - began, used() - before
+                console.print(
+                    f"{tenant} moved to {kept} in {seconds:.1f} s, {worked_for:.1f} s of a core"
+                )
             for name, (start, end) in periods(zone).items():
                 for view, by in VIEWS.items():
                     if zone != kept and Group.DAY not in by:
                         continue  # told from the same sums
-                    took = []
+                    took, worked = [], []
                     for _ in range(ROUNDS):
-                        began = time.perf_counter()
+                        began, before = time.perf_counter(), used()
                         await reports.groups(
-                            tenant, start=start, end=end, by=by, zone=ZoneInfo(zone)
+                            tenant, start=start, end=end, by=by, zone=ZoneInfo(zone), limit=PAGE
                         )
                         took.append((time.perf_counter() - began) * 1000)
+                        worked.append((used() - before) * 1000)
                     label = f"{tenant}, {zone}, kept in {kept}, {name}, by {view}"
-                    shown.append((label, f"{median(took):,.0f}", f"{max(took):,.0f}"))
-    table("A month of usage, ms", ("query", "median", "max"), shown)
+                    figures = (median(took), max(took), median(worked), min(worked))
+                    shown.append((label, *(f"{figure:,.0f}" for figure in figures)))
+    columns = ("query", "median", "max", "processor, median", "least")
+    table("A month of usage, ms", columns, shown)
+
+
+def usage_of(server: PostgresServer | None) -> Callable[[], float]:
+    """Reads processor seconds of this process, and of the server's and its children.
+
+    What a query costs where others have the processor, too; ticks are of 10 ms.
+    """
+    processes = [psutil.Process()]
+    if server is not None:
+        pid = (server.folder / "data" / "postmaster.pid").read_text().splitlines()[0]
+        processes.append(psutil.Process(int(pid)))
+
+    def used() -> float:
+        children = [child for each in processes[1:] for child in each.children()]
+        return sum(cpu_seconds(each) for each in (*processes, *children))
+
+    return used
 
 
 def periods(zone: str) -> dict[str, tuple[datetime, datetime]]:
@@ -239,33 +165,42 @@ async def drain(engine: AsyncEngine, folder: Path) -> float:
     return DRAINED / (time.perf_counter() - began)
 
 
-async def measure(folder: Path, rows: int) -> None:
-    """Runs everything and prints it."""
-    rates: list[Sequence[str]] = []
-    with postgres_server(fsync=True) as server:
-        urls = {
-            "SQLite": f"sqlite+aiosqlite:///{folder}/ledger.db",
-            "PostgreSQL": server.new_database("ledger"),
-        }
-        for name, url in urls.items():
-            engine = open_engine(url)
-            await upgrade(engine)
-            rates.append((name, f"{await drain(engine, folder / name):,.0f}"))
-            await engine.dispose()
-        table(f"Spool into the database, {DRAINED:,} events", ("database", "rows/s"), rates)
+async def measure(folder: Path, rows: int, database: str) -> None:
+    """Runs everything over one kind of database and prints it."""
+    with ExitStack() as stack:
+        server = None
+        file = folder / "ledger.db"
+        url = f"sqlite+aiosqlite:///{file}"
+        if database == "postgresql":
+            server = stack.enter_context(postgres_server(fsync=True))
+            url = server.new_database("ledger")
+        engine = open_engine(url)
+        await upgrade(engine)
+        rate = await drain(engine, folder / "spool")
+        title = f"Spool into the database, {DRAINED:,} events"
+        table(title, ("database", "rows/s"), [(database, f"{rate:,.0f}")])
         began = time.perf_counter()
-        await load(server, "ledger", rows)
+        if server is not None:
+            await fill_postgres(server, "ledger", rows)
+        else:
+            await asyncio.to_thread(fill_sqlite, file, rows)
         console.print(f"{rows:,} events generated in {time.perf_counter() - began:,.0f} s")
-        engine = open_engine(urls["PostgreSQL"])
         async with engine.connect() as connection:
             for each in TABLES:
-                size = func.pg_size_pretty(func.pg_total_relation_size(each.name))
-                count = await connection.execute(select(func.count(), size).select_from(each))
-                console.print(each.name, *count.one())
-        await month(engine)
+                console.print(each.name, await connection.scalar(select(func.count(each.c.tenant))))
+        await month(engine, usage_of(server))
         await engine.dispose()
 
 
+def main() -> None:
+    """Reads the options and prints the tables."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.ledger", description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="postgresql")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="atrium-ledger-") as folder:
+        asyncio.run(measure(Path(folder), chosen.rows, chosen.database))
+
+
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="atrium-ledger-") as temporary:
-        asyncio.run(measure(Path(temporary), int(sys.argv[1]) if sys.argv[1:] else ROWS))
+    main()
