@@ -287,9 +287,15 @@ class Admission:
     async def _close(
         self, held: Held, events: Sequence[UsageEvent], amounts: Sequence[int]
     ) -> None:
-        """Closes a reservation apart from its caller, who may be cancelled."""
+        """Closes a reservation, whether or not its caller is cancelled meanwhile."""
         reservation_id = held.record.id
-        task = asyncio.ensure_future(self._books.close(held, events, amounts))
+        work = self._books.close(held, events, amounts)
+        if self._books.shared is None:
+            # A store of this process answers at once, so that the events are queued before
+            # anything is waited for: who is cancelled then only stops waiting for the disk.
+            await work
+            return
+        task = asyncio.create_task(work)
         self._closing[reservation_id] = task
         task.add_done_callback(lambda _: self._closing.pop(reservation_id, None))
         await asyncio.shield(task)

@@ -182,15 +182,13 @@ class Pipeline:
         except BaseException as err:
             if call is not None:
                 call.cancel()
-            await self._shielded(self._close(reservation, call, err))
+            await self._close(reservation, call, err)
             raise
         call.cancel()
-        await self._shielded(
-            self._admission.settle(reservation.id, run.usage, run.outcome, run.usage_by_model)
-        )
+        await self._admission.settle(reservation.id, run.usage, run.outcome, run.usage_by_model)
 
     async def drain(self) -> None:
-        """Waits until every settlement is on disk; called at shutdown."""
+        """Waits until every renewal has its answer; called at shutdown."""
         while self._pending:
             await asyncio.wait(self._pending)
 
@@ -235,11 +233,8 @@ class Pipeline:
             reason = error.reason if isinstance(error, AtriumError) else "INTERNAL"
             await self._admission.refund(reservation.id, reason)
 
-    async def _shielded(self, work: Coroutine[object, object, None]) -> None:
-        await asyncio.shield(self._spawn(work))
-
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
         return task

@@ -19,7 +19,7 @@ from atrium_common.errors import Unavailable
 _log = structlog.get_logger(__name__)
 
 _SUFFIX = ".spool"
-_COMMIT_SECONDS = 0.004
+_COMMIT_SECONDS = 0.008
 """Shortest time between two commits under load: more requests share an fsync."""
 _LAZY_SECONDS = 0.02
 """Longest time that a line which nobody awaits stays in memory."""
