@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
@@ -17,10 +17,25 @@ from atrium_gateway.upstreams.port import Caller
 
 T = TypeVar("T")
 M = TypeVar("M")
-Metadata = tuple[tuple[str, str], ...]
 _OUTER = re.compile(r"^(job\.(chat\.|sampling\.)?|(config\.)?(denoising\.|output\.)?)")
 _UPLOADED = re.compile(r"^(image|mask)_(chunk|end)$")
 _SEEN = re.compile(r"^(messages\[\d+\]\.content\[\d+\]\.image)$")
+
+
+class Metadata(grpc.aio.Metadata):
+    """Pairs that are sent as they are; `grpc.aio` would gather those of each call by name.
+
+    Only what a call does with its metadata works: it asks for the length and the pairs.
+    """
+
+    def __init__(self, *pairs: tuple[str, str]) -> None:
+        self._pairs = pairs
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
 
 
 class Credentials:
@@ -31,7 +46,7 @@ class Credentials:
 
     def metadata(self, caller: Caller) -> Metadata:
         """Gives the metadata of one call."""
-        return (
+        return Metadata(
             self._own,
             ("x-atrium-tenant", caller.tenant),
             ("x-atrium-reservation", caller.reservation_id),
@@ -42,7 +57,7 @@ class Credentials:
 
     def plain(self, tenant: str, request_id: str) -> Metadata:
         """Gives the metadata of a call that is not metered."""
-        return (
+        return Metadata(
             self._own,
             ("x-atrium-tenant", tenant),
             ("x-request-id", request_id),

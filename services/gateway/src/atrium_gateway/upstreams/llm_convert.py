@@ -91,12 +91,13 @@ def deltas(message: llm_pb2.StreamGenerateTextResponse) -> Sequence[Delta]:
 
 
 def _delta(delta: llm_pb2.ChoiceDelta) -> Delta:
+    calls, tokens = delta.tool_calls, delta.logprobs
     return Delta(
         delta.index,
         delta.text,
         _FINISH.get(delta.finish_reason),
-        [ToolCall(call.id, call.name, call.arguments) for call in delta.tool_calls],
-        [_logprob(item) for item in delta.logprobs],
+        [ToolCall(call.id, call.name, call.arguments) for call in calls] if calls else (),
+        [_logprob(item) for item in tokens] if tokens else (),
     )
 
 
