@@ -69,6 +69,27 @@ async def test_stream_without_include_usage_has_none_and_ends_with_done(rest, ss
     assert all("usage" not in event for event in events[:-1])
 
 
+async def test_events_of_a_stream_have_one_shape(rest, sse):
+    asked = {"messages": HELLO, "stream": True, "max_tokens": 20, "n": 2}
+    asked["stream_options"] = {"include_usage": True}
+    async with rest.client(await rest.key("chat-shape")) as client:
+        reply = await client.post("/v1/chat/completions", json=asked)
+    *told, last, _ = sse(reply.text)
+    assert len({tuple(event) for event in (*told, last)}) == 1
+    assert all(event["usage"] is None for event in told)
+    assert {tuple(event["choices"][0]) for event in told} == {
+        ("index", "delta", "logprobs", "finish_reason")
+    }
+    texts = {0: "", 1: ""}
+    for event in told:
+        (choice,) = event["choices"]
+        texts[choice["index"]] += choice["delta"].get("content", "")
+    whole = await rest.openai(await rest.key("chat-shape")).chat.completions.create(
+        model="fake-chat", messages=HELLO, max_tokens=20, n=2
+    )
+    assert texts == {choice.index: choice.message.content for choice in whole.choices}
+
+
 async def test_choices_logprobs_and_stop(rest):
     client = rest.openai(await rest.key("chat-n"))
     answer = await client.chat.completions.create(

@@ -37,6 +37,8 @@ MAX_BYTES = MAX_MESSAGE_BYTES - (64 << 10)
 """What a conversation of the llm service may have, for it travels as one message."""
 
 _ENCODER = msgspec.json.Encoder()
+_TEXT = "\N{SYMBOL FOR NULL}"
+"""Stands for a text in an event; in no name of a model."""
 TextRun = Run[tuple[int, Deltas]]
 TextJob = Job[tuple[int, Deltas]]
 
@@ -148,7 +150,8 @@ async def _stream(
         ) as run:
             chunks = _Chunks(run, job.model, request, include_usage=include_usage)
             async for _, deltas in run:
-                await events.open(run.reservation.limits)
+                if not events.opened:
+                    await events.open(run.reservation.limits)
                 for delta in deltas:
                     for chunk in chunks.of(delta):
                         await events.send(chunk)
@@ -170,12 +173,21 @@ class _Chunks:
         self._logprobs = bool(request.logprobs)
         self._usage = None if include_usage else msgspec.UNSET
         self._calls: dict[int, int] = {}
+        self._around: dict[int, tuple[bytes, bytes]] = {}
 
-    def of(self, delta: Delta) -> list[bytes]:
+    def of(self, delta: Delta) -> Sequence[bytes]:
         """Gives the events of a delta; a choice's first one names the role."""
+        around = self._around.get(delta.index)
+        more = delta.finish_reason or delta.tool_calls or delta.logprobs
+        if around and delta.text and not more:
+            return (around[0] + _ENCODER.encode(delta.text) + around[1],)
         chunks = []
         if delta.index not in self._calls:
             self._calls[delta.index] = 0
+            # Events that tell nothing but text are alike around it: that is encoded once.
+            plain = self._chunk(delta.index, ChunkDelta(content=_TEXT))
+            before, _, after = plain.rpartition(_ENCODER.encode(_TEXT))
+            self._around[delta.index] = before, after
             chunks.append(self._chunk(delta.index, ChunkDelta("assistant", "", refusal=None)))
         made = self._calls[delta.index]
         self._calls[delta.index] += len(delta.tool_calls)

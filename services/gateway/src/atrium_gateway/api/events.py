@@ -1,7 +1,7 @@
 """Server-sent events: an answer that arrives piece by piece, and how it ends when it breaks."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from types import TracebackType
 
 import structlog
@@ -29,21 +29,22 @@ class EventStream:
         """Args: named: True for `event:` lines and problem bodies (`/api`), else OpenAI's."""
         self._exchange = exchange
         self._named = named
-        self._open = False
+        self.opened = False
+        """Whether status and headers are sent."""
 
     async def open(self, limits: Sequence[LimitView]) -> None:
         """Sends status 200 and the headers, once; later calls do nothing."""
-        if not self._open:
-            self._open = True
+        if not self.opened:
+            self.opened = True
             await self._exchange.start(
                 content_type="text/event-stream; charset=utf-8",
                 headers={**_HEADERS, **limit_headers(limits)},
             )
 
-    async def send(self, data: bytes, *, event: str | None = None) -> None:
+    def send(self, data: bytes, *, event: str | None = None) -> Awaitable[None]:
         """Sends one event at once. `data` is JSON on one line."""
         head = f"event: {event}\n".encode() if event else b""
-        await self._exchange.write(b"%bdata: %b\n\n" % (head, data))
+        return self._exchange.write(b"%bdata: %b\n\n" % (head, data))
 
     async def send_pieces(self, pieces: Iterable[bytes], *, event: str) -> None:
         """Sends one large event, no faster than the client takes it."""
@@ -66,7 +67,7 @@ class EventStream:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        if not isinstance(error, Exception) or not self._open:
+        if not isinstance(error, Exception) or not self.opened:
             return False
         await self._fail(error)
         return True

@@ -109,9 +109,9 @@ class Exchange(Request):
         pairs = [(b"content-type", content_type.encode()), *encoded(headers)]
         await self._send({"type": "http.response.start", "status": 200, "headers": pairs})
 
-    async def write(self, piece: bytes, *, last: bool = False) -> None:
+    def write(self, piece: bytes, *, last: bool = False) -> Awaitable[None]:
         """Sends a piece of an answer at once; waits while the client reads slowly."""
-        await self._send({"type": "http.response.body", "body": piece, "more_body": not last})
+        return self._send({"type": "http.response.body", "body": piece, "more_body": not last})
 
     def spoil(self) -> None:
         """Says that the answer broke off, although it will have an end: nothing to repeat."""
@@ -184,8 +184,8 @@ class ExchangeRoute(APIRoute):
     def __init__(self, path: str, endpoint: Endpoint, **options: Any) -> None:
         super().__init__(path, endpoint, **(options | {"response_model": None}))
 
-        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            await endpoint(Exchange(scope, receive, send))
+        def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            return endpoint(Exchange(scope, receive, send))
 
         self.app = serve
 

@@ -5,6 +5,7 @@ key is known to be new. So nothing runs before, and no body is held a second tim
 """
 
 import re
+from collections.abc import Awaitable
 from typing import Any
 
 import structlog
@@ -36,18 +37,13 @@ class KeyedRoute(ExchangeRoute):
         super().__init__(path, endpoint, **options)
         plain = self.app
 
-        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            for name, _ in scope["headers"]:
-                if name == HEADER:
-                    break
-            else:
-                await plain(scope, receive, send)
-                return
+        def serve(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            if HEADER not in dict(scope["headers"]):
+                return plain(scope, receive, send)
             keeper = scope["app"].state.gateway.idempotency
             if keeper is None:
-                await plain(scope, receive, send)
-            else:
-                await serve_once(endpoint, scope, receive, send, keeper=keeper)
+                return plain(scope, receive, send)
+            return serve_once(endpoint, scope, receive, send, keeper=keeper)
 
         self.app = serve
 

@@ -5,7 +5,7 @@ Installed by `app.py`; the routes inside see a `TooLarge` or a 408 from `receive
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -68,18 +68,15 @@ class BodyLimit:
         self._limits = limits
         self._clock = clock
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serves one connection's scope; a declared length over the limit ends it here."""
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         limit, declared = self._limit(scope)
         if declared > limit:
-            refusal = await handle(Request(scope), _too_large(limit))
-            await refusal(scope, receive, send)
-            return
+            return _refuse(limit, scope, receive, send)
         bounded = _BoundedReceive(receive, limit, self._limits, self._clock)
-        await self._app(scope, bounded, send)
+        return self._app(scope, bounded, send)
 
     def _limit(self, scope: Scope) -> tuple[int, int]:
         """Gives the limit for this request and the length that it declares."""
@@ -149,6 +146,11 @@ class _BoundedReceive:
             raise HTTPException(408, "The request's body did not arrive in time.") from err
         finally:
             timer.cancel()
+
+
+async def _refuse(limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+    refusal = await handle(Request(scope), _too_large(limit))
+    await refusal(scope, receive, send)
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -6,7 +6,7 @@ by the error handlers; it goes no further.
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -53,7 +53,7 @@ class Observe:
         record = scope[KEY] = RequestRecord(self._request_id(scope))
         header = (_HEADER, record.request_id.encode())
 
-        async def send_named(message: Message) -> None:
+        def send_named(message: Message) -> Awaitable[None]:
             if message["type"] in _STARTS:
                 if not record.status:
                     record.status = message.get("status", _SWITCHING_PROTOCOLS)
@@ -62,7 +62,7 @@ class Observe:
                 record.finished = True
             elif not record.streamed and message.get("body"):
                 record.streamed = self._clock()
-            await send(message)
+            return send(message)
 
         self._metrics.in_flight += 1
         try:

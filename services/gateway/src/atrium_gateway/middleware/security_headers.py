@@ -1,5 +1,7 @@
 """Headers that tell browsers to trust an answer no further than they must."""
 
+from collections.abc import Awaitable
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _COMMON = (
@@ -25,20 +27,18 @@ class SecurityHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serves one connection's scope."""
         if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         policy = _DOCS_POLICY if scope["path"].startswith(DOCS) else _STRICT
 
-        async def send_guarded(message: Message) -> None:
+        def send_guarded(message: Message) -> Awaitable[None]:
             # Not the acceptance of a WebSocket: nothing of it is shown or kept.
             if message["type"] in ("http.response.start", "websocket.http.response.start"):
-                headers = [*message.get("headers", ()), *_COMMON, policy]
-                if not any(name == b"cache-control" for name, _ in headers):
-                    headers.append(_NO_STORE)
-                message["headers"] = headers
-            await send(message)
+                given = message.get("headers", ())
+                kept = () if b"cache-control" in dict(given) else (_NO_STORE,)
+                message["headers"] = [*given, *_COMMON, policy, *kept]
+            return send(message)
 
-        await self._app(scope, receive, send_guarded)
+        return self._app(scope, receive, send_guarded)

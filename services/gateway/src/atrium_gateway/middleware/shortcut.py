@@ -27,15 +27,14 @@ class Shortcut:
         self._routes = routes
         self._handle = handle
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serves one connection's scope."""
         route = self._routes.get((scope.get("method", ""), scope["path"]))
         if route is None:
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         scope["app"] = self._app
         scope["route"] = route
-        await answered(route.app, scope, receive, send, self._handle)
+        return answered(route.app, scope, receive, send, self._handle)
 
 
 async def answered(

@@ -4,7 +4,7 @@ Installed by `app.py` around everything that speaks HTTP alone. What an endpoint
 before it accepts is answered like any other refusal, with a status and a body.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Collection, Mapping
 from urllib.parse import urlsplit
 
 import structlog
@@ -53,11 +53,13 @@ class Sockets:
         self._outer = outer
         self._origins = frozenset(origins)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serves one connection's scope."""
         if scope["type"] != "websocket":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._opened(scope, receive, send)
+
+    async def _opened(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self._outer
         record = record_of(scope)
         try:

@@ -4,6 +4,8 @@ Installed by `app.py`; `upstreams/calls.py` sends what is entered here. FastAPI'
 instrumentation is not used: a second one would make each request two spans.
 """
 
+from collections.abc import Awaitable
+
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -33,15 +35,16 @@ class CallerTrace:
         self._app = app
         self._tracer = tracer
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serves one connection's scope."""
         if self._tracer is not None and scope["type"] in ("http", "websocket"):
-            await self._recorded(self._tracer, scope, receive, send)
-            return
+            return self._recorded(self._tracer, scope, receive, send)
         parent = _callers(scope)
         if parent is None:
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._passed_on(parent, scope, receive, send)
+
+    async def _passed_on(self, parent: Context, scope: Scope, receive: Receive, send: Send) -> None:
         entered = otel_context.attach(parent)
         try:
             _note(record_of(scope))
@@ -67,10 +70,10 @@ class CallerTrace:
         entered = otel_context.attach(recorded(tracer, span, parent))
         header = _header()
 
-        async def send_traced(message: Message) -> None:
+        def send_traced(message: Message) -> Awaitable[None]:
             if message["type"] in _STARTS:
                 message["headers"] = [*message.get("headers", ()), header]
-            await send(message)
+            return send(message)
 
         try:
             _note(record)
