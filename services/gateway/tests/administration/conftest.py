@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +28,12 @@ _names = itertools.count()
 @pytest.fixture(params=["sqlite", "postgresql"])
 async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Administration]:
     """Administers an empty database, of either kind."""
-    url = f"sqlite+aiosqlite:///{tmp_path}/x.db"
     if request.param == "postgresql":
         server: PostgresServer = request.getfixturevalue("real_postgres")
         url = server.new_database(f"administration_{next(_names)}")
+    else:
+        file = shutil.copy(request.getfixturevalue("upgraded_sqlite"), tmp_path / "x.db")
+        url = f"sqlite+aiosqlite:///{file}"
     engine = open_engine(url)
     await upgrade(engine)
     yield Administration(

@@ -1,5 +1,6 @@
 """What the tests of the core share: settings over a fresh folder, a core, tenants, a clock."""
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,7 +54,9 @@ def catalogue() -> Catalogue:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> GatewaySettings:
+def settings(tmp_path: Path, upgraded_sqlite: Path) -> GatewaySettings:
+    """Of a gateway whose database is empty, at the newest revision."""
+    shutil.copy(upgraded_sqlite, tmp_path)
     return GatewaySettings(
         state_dir=tmp_path,
         service_credential="a service credential",
