@@ -74,7 +74,7 @@ if [[ $installed_torch != "$TORCH" ]]; then
   pip_install ${ATRIUM_TORCH_INDEX:+--extra-index-url "$ATRIUM_TORCH_INDEX"} "torch==$TORCH" \
     || die "torch $TORCH could not be installed: is the network up? (see ATRIUM_TORCH_INDEX)"
 fi
-echo "install: $(grep -c '==' requirements/dev.lock) locked packages" \
+echo "install: $(grep -c '==' requirements/dev.lock) locked packages, which takes minutes" \
   "(one is under GPL-3: espeakng-loader, which gives Kokoro its phonemes; docs/adr/0006)"
 pip_install --require-hashes -r requirements/dev.lock \
   || die "the locked packages could not be installed: is the network up?"

@@ -69,7 +69,8 @@ class Suite:
             self._raise_failure()
             if asyncio.get_running_loop().time() > deadline:
                 raise LaunchError(
-                    f"{', '.join(waiting)} not ready within {seconds:g} s (see {self._logs})"
+                    f"{', '.join(waiting)} not ready within {seconds:g} s (see {self._logs}); "
+                    f"on a slow machine: --start-seconds {3 * seconds:g}"
                 )
             await asyncio.wait(self._runs, timeout=0.2, return_when=asyncio.FIRST_COMPLETED)
 
