@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
+from zoneinfo import ZoneInfoNotFoundError
 
 import structlog
 from sqlalchemy import Table, delete, func, insert, literal, select
@@ -88,7 +89,11 @@ async def follow_zones(engine: AsyncEngine) -> None:
     async with engine.connect() as connection:
         moved = (await connection.execute(query)).all()
     for tenant, zone in moved:
-        await rezone(engine, tenant, zone)
+        try:
+            await rezone(engine, tenant, zone)
+        except ZoneInfoNotFoundError:
+            # Another machine knew it. Its reports say so, and the others must not wait for it.
+            _log.error("ledger_zone_unknown", tenant=tenant, zone=zone)
 
 
 @asynccontextmanager
