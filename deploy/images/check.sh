@@ -15,7 +15,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-readonly SUITE=bookworm MAX_BYTES=1500000000 READY_SECONDS=240 STOP_SECONDS=30
+readonly SUITE=bookworm MAX_BYTES=1500000000 READY_SECONDS=900 STOP_SECONDS=30
 readonly COMPILERS='gcc cc g++ c++ clang tcc as ld make nvcc'
 readonly USER_ID=10001:10001
 cache=$(realpath -m "${IMAGES_CACHE:-.atrium/cache}")
