@@ -177,19 +177,26 @@ async def test_windows_are_those_of_the_servers_clock(store, monkeypatch):
     assert await used(store) == {1}
 
 
-async def test_a_full_memory_refuses_a_request_and_takes_nothing(store, redis):
+async def test_a_full_memory_refuses_new_work_whole_and_lets_what_runs_end(store, redis):
     await seeded(store)
-    await store.reserve(hold("a"))
+    for name in ("running", "late"):
+        await store.reserve(hold(name))
     await redis.config_set("maxmemory", "1")
     try:
-        for call in (store.reserve(hold("b")), store.renew(hold("a", each=2), grow=True)):
+        for _ in range(10):  # which is no reason to stop asking
             with pytest.raises(Unavailable):
-                await call
+                await store.reserve(hold("new"))
+        await store.renew(hold("running", each=3), grow=True)
+        assert await store.settle("acme", "running", [2] * len(Window), note=b"end")
+        await store.confirm("acme", ["running"])
+        await store.void("acme", "late")
+        calendar = await store.peek("acme", meters("acme")[1:5])
     finally:
         await redis.config_set("maxmemory", "0")
-    store._calls._breaker.succeeded()
-    assert await used(store) == {1}
-    assert await store.find("acme", "b") is None
+    assert {reading.used for reading in calendar} == {2}
+    assert await store.find("acme", "new") is None
+    assert await store.lapsed("acme") == []
+    await store.reserve(hold("new"))
 
 
 async def test_what_stays_in_the_store_has_an_end(store, redis):

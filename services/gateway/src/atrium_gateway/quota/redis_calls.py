@@ -9,13 +9,13 @@ from typing import Final, TypeVar, cast
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from atrium_common.errors import Unavailable
 from atrium_gateway.quota.breaker import Breaker
 from atrium_gateway.quota.patience import patience
 from atrium_gateway.quota.redis_line import Argument, RedisLine
-from atrium_gateway.quota.script import DIGEST, SCRIPT
+from atrium_gateway.quota.script import GOING_ON, Script
 
 T = TypeVar("T")
 Answer = list[bytes]
@@ -57,13 +57,17 @@ class RedisCalls:
         self._line = RedisLine(redis.connection_pool, seconds=self._timeout)
         self._turns = asyncio.Semaphore(CONNECTIONS)
 
-    async def script(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Answer:
+    async def script(
+        self, keys: Sequence[str], arguments: Sequence[Argument], *, script: Script = GOING_ON
+    ) -> Answer:
         """Runs the script; sends it along where the server does not have it."""
         everything = (len(keys), *keys, *arguments)
         try:
-            found = await self._tried(lambda: self._line.call("EVALSHA", DIGEST, *everything))
+            found = await self._tried(
+                lambda: self._line.call("EVALSHA", script.digest, *everything)
+            )
         except NoScriptError:  # the server was restarted, or another one took over
-            found = await self._tried(lambda: self._line.call("EVAL", SCRIPT, *everything))
+            found = await self._tried(lambda: self._line.call("EVAL", script.text, *everything))
         return cast("Answer", found)
 
     async def answered(self, call: Callable[[], Awaitable[T]]) -> T:
@@ -85,6 +89,9 @@ class RedisCalls:
             except NoScriptError:
                 self._breaker.succeeded()
                 raise
+            except ResponseError as err:  # it is full, say: no one waits for it in vain
+                self._breaker.succeeded()
+                raise store_away() from err
             except (RedisError, TimeoutError, OSError) as err:
                 self._breaker.failed()
                 raise store_away() from err

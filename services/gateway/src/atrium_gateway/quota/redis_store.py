@@ -16,6 +16,7 @@ from atrium_gateway.quota.counters import window_bounds
 from atrium_gateway.quota.limits import LEDGERED, LimitState, Meter, Window
 from atrium_gateway.quota.redis_calls import Answer, RedisCalls, store_away
 from atrium_gateway.quota.redis_line import Argument
+from atrium_gateway.quota.script import ADMITTING, GOING_ON
 from atrium_gateway.quota.store import Consumed, Found, Hold, Unseeded
 from atrium_gateway.quota.verdict import Reading, refusal, states
 
@@ -203,7 +204,9 @@ class RedisQuotaStore:
     ) -> Answer:
         told = "" if self._clock is None else self._now()
         every = (self._key(tenant, f"held:{reservation_id}"), self._key(tenant, "leases"), *keys)
-        return await self._calls.script(every, (operation, told, reservation_id, *arguments))
+        script = ADMITTING if operation == "reserve" else GOING_ON
+        told_all = (operation, told, reservation_id, *arguments)
+        return await self._calls.script(every, told_all, script=script)
 
     def _now(self) -> int:
         if self._clock is not None:
