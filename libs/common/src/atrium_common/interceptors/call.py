@@ -7,7 +7,7 @@ Made by `edge.py` for every RPC. The broad `except` of the suite is here: what l
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 import grpc.aio
@@ -30,12 +30,10 @@ from atrium_common.interceptors.metadata import REQUEST_ID, RESERVATION, texts
 from atrium_common.interceptors.meter import Meter
 from atrium_common.interceptors.metrics import MethodMetrics
 from atrium_common.interceptors.requests import Requests
+from atrium_common.interceptors.surroundings import Surroundings
 from atrium_common.interceptors.usage import Identity
 from atrium_common.service import Context
 from atrium_common.wire import usage_from_proto
-
-if TYPE_CHECKING:
-    from atrium_common.interceptors.edge import Edge
 
 T = TypeVar("T")
 
@@ -52,7 +50,6 @@ class Call:
         "_began",
         "_caller",
         "_context",
-        "_edge",
         "_ending",
         "_interruption",
         "_last",
@@ -61,19 +58,20 @@ class Call:
         "_metrics",
         "_reason",
         "_requests",
+        "_server",
         "_task",
         "request_id",
     )
 
     def __init__(
         self,
-        edge: "Edge",
+        server: Surroundings,
         method: str,
         context: Context,
         metrics: MethodMetrics,
         requests: Requests | None,
     ) -> None:
-        self._edge = edge
+        self._server = server
         self._method = method
         self._context = context
         self._metrics = metrics
@@ -97,7 +95,7 @@ class Call:
     async def run(self, work: Callable[["Call"], Awaitable[T]]) -> T:
         """Runs the call's work between its beginning and its end."""
         metadata = texts(self._context.invocation_metadata())
-        span = self._edge.tracing.start(self._method, metadata)
+        span = self._server.tracing.start(self._method, metadata)
         started = self._began = self._metrics.started()
         code = grpc.StatusCode.OK
         try:
@@ -109,7 +107,7 @@ class Call:
             code = end.code
             raise end.abort from None
         finally:
-            self._edge.leave(self)
+            self._server.running.leave(self)
             consumed = self._consumed()
             self._metrics.ended(started, code, consumed)
             if span is not None:
@@ -127,8 +125,8 @@ class Call:
         try:
             await self._begin(metadata)
             remaining = self._context.time_remaining()
-            if remaining is None and self._edge.default_deadline is not None:
-                remaining = self._edge.default_deadline
+            if remaining is None and self._server.default_deadline is not None:
+                remaining = self._server.default_deadline
                 limit = asyncio.timeout(remaining)
             self._enter_context(remaining)
             if limit is None:
@@ -166,10 +164,10 @@ class Call:
         # The gateway knows the id that it sent, and this is a write of its own.
         if RESERVATION not in metadata or REQUEST_ID not in metadata:
             await self._context.send_initial_metadata(((REQUEST_ID, self.request_id),))
-        self._edge.enter(self)
-        caller = self._edge.authenticator.identify(metadata, peer=self._context.peer() or "")
+        self._server.running.enter(self)
+        caller = self._server.authenticator.identify(metadata, peer=self._context.peer() or "")
         if not caller.trusted and (
-            self._edge.usage is None or self._method in self._edge.trusted_only
+            self._server.usage is None or self._method in self._server.trusted_only
         ):
             raise PermissionDenied("This method needs the service credential.")
         self._caller = caller
@@ -181,7 +179,7 @@ class Call:
                 self._caller,
                 request_id=self.request_id,
                 time_remaining=remaining,
-                clock=self._edge.clock,
+                clock=self._server.clock,
             )
         )
 
@@ -192,7 +190,7 @@ class Call:
 
     async def admit(self, request: Message | None) -> None:
         """Lets the call pass by its first request, or raises what refuses it."""
-        gate = self._edge.usage
+        gate = self._server.usage
         if gate is None or self._caller is None:
             return
         admitted = await gate.admit(
@@ -245,7 +243,7 @@ class Call:
         self._ending = True
         self._failed(error.reason)
         await self._settle(Outcome.FAILED, error.reason)
-        self._edge.log.info(
+        self._server.log.info(
             "refused", method=self._method, reason=error.reason, request_id=self.request_id
         )
         if self._requests is not None:

@@ -9,10 +9,8 @@ and back: settlement, status, count out. gRPC's own services (health, reflection
 pass by, so that they answer however busy the service is.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -20,20 +18,17 @@ import grpc.aio
 import structlog
 from google.protobuf.message import Message
 
-from atrium_common.errors import (
-    Overloaded,
-    Unavailable,
-)
 from atrium_common.interceptors.auth import Authenticator
 from atrium_common.interceptors.call import Call
+from atrium_common.interceptors.metrics import MethodMetrics
 from atrium_common.interceptors.requests import Requests, lenient, wellformed
+from atrium_common.interceptors.surroundings import RunningCalls, Surroundings
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate
 from atrium_common.metrics import ServiceMetrics
 from atrium_common.service import Context
 
 _OPEN: Final = "/grpc."
-_RETRY: Final = timedelta(seconds=1)
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -72,41 +67,32 @@ class Edge(Interceptor):
             default_deadline: Seconds given to a call without a deadline.
             clock: Monotonic seconds.
         """
-        self.authenticator = authenticator
-        self.usage = usage
-        self.metrics = metrics.rpcs
-        self.tracing = tracing
-        self.trusted_only = trusted_only
-        self.default_deadline = default_deadline
-        self.clock = clock
-        # Bound here: a lazy logger costs more than the rest of the edge.
-        self.log = structlog.get_logger("atrium.rpc").bind()
-        self._max_concurrent = max_concurrent
-        self._calls: set[Call] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._surroundings = Surroundings(
+            authenticator=authenticator,
+            usage=usage,
+            tracing=tracing,
+            trusted_only=trusted_only,
+            default_deadline=default_deadline,
+            clock=clock,
+            # Bound here: a lazy logger costs more than the rest of the edge.
+            log=structlog.get_logger("atrium.rpc").bind(),
+            running=RunningCalls(most=max_concurrent),
+        )
+        self._metrics = metrics.rpcs
         self._wrapped: dict[str, Handler] = {}
 
     @property
     def running(self) -> int:
         """RPCs running now."""
-        return len(self._calls)
+        return len(self._surroundings.running)
 
     async def wait_idle(self, timeout: float) -> bool:
         """Waits up to `timeout` seconds until no RPC runs; says whether that is so."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
-        except TimeoutError:
-            return False
-        return True
+        return await self._surroundings.running.wait_idle(timeout)
 
     def interrupt_all(self) -> None:
         """Ends the running RPCs with an error that says: send it again elsewhere."""
-        for call in tuple(self._calls):
-            call.interrupt(
-                Unavailable("The service is stopping; send the request again.", retry_after=_RETRY)
-            )
+        self._surroundings.running.interrupt_all()
 
     async def intercept_service(  # type: ignore[override]
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -122,7 +108,7 @@ class Edge(Interceptor):
         return wrapped
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        run = _Arities(self, method, handler)
+        run = _Arities(self._surroundings, method, handler, self._metrics.method(method))
         if handler.request_streaming:
             make = (
                 grpc.stream_stream_rpc_method_handler
@@ -143,19 +129,6 @@ class Edge(Interceptor):
             response_serializer=handler.response_serializer,
         )
 
-    def enter(self, call: Call) -> None:
-        """Counts a call in; raises `Overloaded` over the cap."""
-        if len(self._calls) >= self._max_concurrent:
-            raise Overloaded("The service has no room now.", retry_after=_RETRY)
-        self._calls.add(call)
-        self._idle.clear()
-
-    def leave(self, call: Call) -> None:
-        """Counts a call out."""
-        self._calls.discard(call)
-        if not self._calls:
-            self._idle.set()
-
 
 class _Arities:
     """The four arities of one method; each is a coroutine that grpc awaits.
@@ -164,8 +137,10 @@ class _Arities:
     cancelled generator to the garbage collector instead of closing it.
     """
 
-    def __init__(self, edge: Edge, method: str, handler: Handler) -> None:
-        self._edge = edge
+    def __init__(
+        self, server: Surroundings, method: str, handler: Handler, metrics: MethodMetrics
+    ) -> None:
+        self._server = server
         self._method = method
         # One of the four is set; the stubs know only the synchronous API's types.
         self._behaviour: Any = (
@@ -174,10 +149,10 @@ class _Arities:
             or handler.stream_unary
             or handler.stream_stream
         )
-        self._metrics = edge.metrics.method(method)
+        self._metrics = metrics
 
     def _call(self, context: Context, requests: Requests | None = None) -> Call:
-        return Call(self._edge, self._method, context, self._metrics, requests)
+        return Call(self._server, self._method, context, self._metrics, requests)
 
     async def unary_unary(self, request: Message, context: Context) -> Message | None:
         async def work(call: Call) -> Message:
