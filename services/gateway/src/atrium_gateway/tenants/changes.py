@@ -26,18 +26,20 @@ async def changed(connection: AsyncConnection) -> None:
     await connection.execute(
         update(directory_version).values(version=directory_version.c.version + 1)
     )
-    connection.info[_MARK] = True
+    connection.info[_MARK] = set()  # of those who have told of it
 
 
 def on_change(engine: AsyncEngine, tell: Callable[[], None]) -> None:
     """Calls `tell` after every transaction of `engine` that changed something.
 
     It runs on the event loop as the connection returns to its pool: whoever reads then sees
-    the change. A change that was rolled back is told of, too.
+    the change. A change that was rolled back is told of, too. Several may listen.
     """
 
     def returned(_: DBAPIConnection | None, entry: ConnectionPoolEntry) -> None:
-        if entry.info.pop(_MARK, False):
+        told = entry.info.get(_MARK)
+        if told is not None and tell not in told:
+            told.add(tell)
             tell()
 
     event.listen(engine.sync_engine, "checkin", returned)
