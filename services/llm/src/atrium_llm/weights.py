@@ -12,8 +12,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import structlog
+
 from atrium_common.catalogue import ModelEntry
 from atrium_common.weights import WeightsError, WeightStore
+
+logger = structlog.get_logger(__name__)
 
 _CACHE_NAME = "bf16-v1"
 """Raise the number when the conversion changes, so that old results are made anew."""
@@ -49,6 +53,8 @@ def model_folder(
         files = sorted(weights.glob("*.gguf"))
         if len(files) != 1:
             raise WeightsError(f"{weights}: neither safetensors nor one GGUF file")
+        # Minutes on a busy machine, in which nothing else is said.
+        logger.info("converting_weights", model=entry.id, file=files[0].name)
         (convert or _run_converter)(files[0], target)
 
     return store.derive(entry, _CACHE_NAME, build)
