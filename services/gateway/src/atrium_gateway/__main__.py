@@ -90,7 +90,6 @@ async def run(settings: GatewaySettings) -> None:
         pipeline = Pipeline(core.admission)
         stack.push_async_callback(pipeline.drain)
         keeper = Keeper(core.answers, registry=registry, new_id=lambda: str(uuid7()))
-        stack.push_async_callback(keeper.drain)
         stack.callback(access_log.flush)
         gateway = Gateway(
             authenticator=core.authenticator,

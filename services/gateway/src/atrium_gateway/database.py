@@ -87,12 +87,16 @@ def open_engine(url: str) -> AsyncEngine:
 def open_blocking(url: URL) -> Engine:
     """Opens the same database for a thread: one connection, made when it is first needed.
 
-    SQLite's begins transactions only where it is told to.
+    It begins transactions only where it is told to.
     """
     if url.get_backend_name() != "sqlite":
-        # Plans made while a table was small would read all of it for ever.
         return create_engine(
-            url, pool_size=1, pool_pre_ping=True, connect_args={"prepare_threshold": None}
+            url,
+            pool_size=1,
+            pool_pre_ping=True,
+            isolation_level="AUTOCOMMIT",
+            # Plans made while a table was small would read all of it for ever.
+            connect_args={"prepare_threshold": None},
         )
     arguments = {"timeout": _BUSY_SECONDS, "isolation_level": None}
     engine = create_engine(url.set(drivername="sqlite"), pool_size=1, connect_args=arguments)

@@ -50,6 +50,8 @@ async def totals(engine, tenant):
             select(func.coalesce(func.sum(func.length(pieces.data)), 0)).where(
                 pieces.tenant == tenant
             )
+        ) + await connection.scalar(
+            select(func.coalesce(func.sum(func.length(keys.body)), 0)).where(keys.tenant == tenant)
         )
     count, size = there.one()
     assert tuple(row) == (count, int(size))

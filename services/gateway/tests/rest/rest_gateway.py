@@ -183,7 +183,6 @@ async def running_rest(
         stack.push_async_callback(pipeline.drain)
         registry = CollectorRegistry()
         keeper = Keeper(core.answers, registry=registry, new_id=lambda: str(uuid7()))
-        stack.push_async_callback(keeper.drain)
         gateway = Gateway(
             authenticator=core.authenticator,
             pipeline=pipeline,

@@ -10,6 +10,7 @@ from atrium_common.errors import Conflict, InvalidArgument
 MAX_KEY = 255
 """Longest key in characters."""
 _LEAST_WAIT = timedelta(seconds=1)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,16 @@ class Bounds:
     tenant_keys: int = 100_000
     lease: timedelta = timedelta(seconds=60)
     kept: timedelta = timedelta(hours=24)
+
+    @property
+    def lease_ms(self) -> int:
+        """Milliseconds of `lease`."""
+        return self.lease // _MILLISECOND
+
+    @property
+    def kept_ms(self) -> int:
+        """Milliseconds of `kept`."""
+        return self.kept // _MILLISECOND
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +86,8 @@ class KeptAnswer:
 
 def key_digest(method: str, path: str, key: bytes) -> bytes:
     """SHA-256 that a key is kept under: the same key on another path is another one."""
-    digest = hashlib.sha256()
-    for part in length_prefixed((method.encode(), path.encode(), key)):
-        digest.update(part)
-    return digest.digest()
+    parts = (method.encode(), path.encode(), key)
+    return hashlib.sha256(b"".join(length_prefixed(parts))).digest()
 
 
 def length_prefixed(parts: Iterable[bytes]) -> Iterable[bytes]:

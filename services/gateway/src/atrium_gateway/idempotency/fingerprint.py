@@ -45,10 +45,8 @@ class Fingerprint:
         """The fingerprint, 32 bytes; call it once, after the last piece."""
         whole = self._form is not None and self._form.whole
         body = self._form.digest() if self._form and whole else self._raw.digest()
-        result = hashlib.sha256()
-        for part in length_prefixed((*self._head, b"form" if whole else b"raw", body)):
-            result.update(part)
-        return result.digest()
+        parts = (*self._head, b"form" if whole else b"raw", body)
+        return hashlib.sha256(b"".join(length_prefixed(parts))).digest()
 
 
 class _Form:

@@ -8,5 +8,5 @@ from atrium_gateway.idempotency.tables import idempotency_keys, idempotency_tota
 
 async def forget(connection: AsyncConnection, tenant: str) -> None:
     """Removes keys with their answers, and what is counted of them, in this transaction."""
-    for table in (idempotency_keys, idempotency_totals):  # pieces go with their keys
+    for table in (idempotency_totals, idempotency_keys):  # pieces go with their keys
         await connection.execute(delete(table).where(table.c.tenant == tenant))

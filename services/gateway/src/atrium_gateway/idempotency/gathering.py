@@ -14,8 +14,6 @@ BATCH: Final = 200
 """Most operations in one transaction."""
 BATCH_BYTES: Final = 8 << 20
 """A batch that has so many bytes takes no more."""
-_PAUSE_SECONDS: Final = 0.016
-"""Shortest time from one batch to the next: under load more requests share a commit."""
 
 Operation = TypeVar("Operation")
 Outcome = TypeVar("Outcome")
@@ -26,8 +24,11 @@ class Gathering(Generic[Operation, Outcome]):
 
     Args:
         work: Does a batch and gives an outcome for each operation, in their order; runs in
-            the thread. What it raises, each of the batch's futures raises.
+            the thread. An outcome that is an error is raised by its operation's future;
+            what `work` raises, by each of the batch.
         size: Bytes that an operation brings along.
+        pause: Gives the shortest time in seconds from the start of a batch to the next: under
+            load more requests share a commit, which costs more than all else.
     """
 
     def __init__(
@@ -35,13 +36,15 @@ class Gathering(Generic[Operation, Outcome]):
         work: Callable[[Sequence[Operation]], Sequence[Outcome]],
         *,
         size: Callable[[Operation], int],
+        pause: Callable[[], float],
     ) -> None:
         self._work = work
         self._size = size
+        self._pause = pause
         self._waiting: deque[tuple[Operation, asyncio.Future[Outcome]]] = deque()
         self._timer: asyncio.Handle | None = None
         self._running = False
-        self._last_start = 0.0
+        self._next_start = 0.0
         self._idle: asyncio.Future[None] | None = None
         self._thread: ThreadPoolExecutor | None = None
 
@@ -66,7 +69,7 @@ class Gathering(Generic[Operation, Outcome]):
             self._thread = None
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        wait = self._last_start + _PAUSE_SECONDS - loop.time()
+        wait = self._next_start - loop.time()
         if wait > 0:
             self._timer = loop.call_later(wait, self._begin, loop)
         else:
@@ -76,7 +79,7 @@ class Gathering(Generic[Operation, Outcome]):
         """Hands the next batch to the thread."""
         self._timer = None
         self._running = True
-        self._last_start = loop.time()
+        self._next_start = loop.time() + self._pause()
         batch = self._take()
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="idempotency")
@@ -105,7 +108,11 @@ class Gathering(Generic[Operation, Outcome]):
                     future.set_exception(error)
         else:
             for (_, future), outcome in zip(batch, done.result(), strict=True):
-                if not future.done():
+                if future.done():
+                    continue
+                if isinstance(outcome, BaseException):
+                    future.set_exception(outcome)
+                else:
                     future.set_result(outcome)
         if self._waiting:
             self._schedule(loop)

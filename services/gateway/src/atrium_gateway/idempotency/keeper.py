@@ -4,8 +4,9 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
@@ -16,7 +17,7 @@ from atrium_common.telemetry.spans import hop
 from atrium_gateway.background import looking
 from atrium_gateway.idempotency.domain import Attempt, KeptAnswer
 from atrium_gateway.idempotency.recorder import Recorder
-from atrium_gateway.idempotency.store import AnswerStore
+from atrium_gateway.idempotency.store import AnswerStore, Ending
 
 logger = structlog.get_logger(__name__)
 
@@ -37,7 +38,6 @@ class Keeper:
     ) -> None:
         self.store = store
         self.new_id = new_id
-        self._ends: set[asyncio.Task[None]] = set()
         self._outcomes = Counter(
             "atrium_idempotent_requests",
             "Requests with an Idempotency-Key, by what became of them.",
@@ -58,21 +58,9 @@ class Keeper:
             return answer
         return Hold(self, attempt)
 
-    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Starts what must come to its end, even if its request is cancelled."""
-        task = asyncio.ensure_future(work)
-        self._ends.add(task)
-        task.add_done_callback(self._ends.discard)
-        return task
-
     def count(self, outcome: str) -> None:
         """Counts what became of a request."""
         self._outcomes.labels(outcome).inc()
-
-    async def drain(self) -> None:
-        """Waits until every ending is in the database; called at shutdown."""
-        while self._ends:
-            await asyncio.wait(self._ends)
 
 
 class Hold:
@@ -89,8 +77,8 @@ class Hold:
 
     async def keep(self, *, status: int, headers: tuple[tuple[str, str], ...]) -> None:
         """Stores the answer, unless a bound forbids it."""
-        work = self._store.keep(self._attempt, status=status, headers=headers, body=self.body)
-        await self._close("not_kept" if self.body.over else "kept", work)
+        end = self._store.keep(self._attempt, status=status, headers=headers, body=self.body)
+        await self._close("not_kept" if self.body.over else "kept", end)
 
     async def forgo(self) -> None:
         """Notes that the request has run, without its answer."""
@@ -100,37 +88,37 @@ class Hold:
         """Gives the key back."""
         await self._close("released", self._store.release(self._attempt))
 
-    async def _close(self, outcome: str, work: Coroutine[object, object, bool]) -> None:
+    async def _close(self, outcome: str, end: Ending) -> None:
         self.closed = True
         self._timer.cancel()
-        await asyncio.shield(self._keeper.spawn(self._end(outcome, work)))
+        end.add_done_callback(partial(self._ended, outcome))
+        # An answer goes out even if it is not kept. The end comes, and is counted, even if the
+        # request is cancelled.
+        with suppress(AtriumError):
+            await asyncio.shield(end)
 
-    async def _end(self, outcome: str, work: Coroutine[object, object, bool]) -> None:
+    def _ended(self, outcome: str, end: Ending) -> None:
+        self.body.close()
+        error = end.exception()
+        held = error is None and end.result()
+        self._keeper.count(outcome if held else "lost")
         request_id = self._attempt.request_id
-        try:
-            held = await work
-            self._keeper.count(outcome if held else "lost")
-            if not held:
-                logger.warning("idempotency key lost: the lease had ended", request_id=request_id)
-        except AtriumError as err:
-            # The answer goes out all the same; the key is free when its lease ends.
-            self._keeper.count("lost")
-            logger.warning("idempotency key not closed", request_id=request_id, reason=err.reason)
-        finally:
-            self.body.close()
+        if isinstance(error, AtriumError):
+            # The key is free when its lease ends.
+            logger.warning("idempotency key not closed", request_id=request_id, reason=error.reason)
+        elif not held:
+            logger.warning("idempotency key lost: the lease had ended", request_id=request_id)
 
     def _beat(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._pause, self._beat)
-        self._keeper.spawn(self._renew())
+        self._store.renew(self._attempt).add_done_callback(self._renewed)
 
-    async def _renew(self) -> None:
-        try:
-            await self._store.renew(self._attempt)
-        except AtriumError as err:
+    def _renewed(self, end: Ending) -> None:
+        if isinstance(error := end.exception(), AtriumError):
             logger.warning(
                 "idempotency lease not renewed",
                 request_id=self._attempt.request_id,
-                reason=err.reason,
+                reason=error.reason,
             )
 
 

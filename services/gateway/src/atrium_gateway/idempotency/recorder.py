@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
-from tempfile import SpooledTemporaryFile
+from tempfile import TemporaryFile
+from typing import IO
 
 MEMORY_BYTES = 256 << 10
 PIECE_BYTES = 256 << 10
@@ -18,10 +19,8 @@ class Recorder:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Open for as long as the answer is sent: `close` is called by the one who holds it.
-        self._file: SpooledTemporaryFile[bytes] | None = SpooledTemporaryFile(  # noqa: SIM115
-            MEMORY_BYTES
-        )
+        self._pieces: list[bytes] = []
+        self._file: IO[bytes] | None = None
         self.size = 0
 
     @property
@@ -32,14 +31,16 @@ class Recorder:
     async def add(self, piece: bytes) -> None:
         """Takes the next piece."""
         self.size += len(piece)
-        if self._file is None:
-            return
         if self.over:
             self.close()
-        elif self.size > MEMORY_BYTES:
-            await asyncio.to_thread(self._file.write, piece)
-        else:
-            self._file.write(piece)
+            return
+        self._pieces.append(piece)
+        if self.size > MEMORY_BYTES:
+            await asyncio.to_thread(self._spill)
+
+    def whole(self) -> bytes:
+        """Gives the body of an answer that is in memory; nothing if it is over the limit."""
+        return b"".join(self._pieces)
 
     def pieces(self) -> Iterator[bytes]:
         """Gives the body in pieces of `PIECE_BYTES`; nothing if it is over the limit.
@@ -47,6 +48,8 @@ class Recorder:
         Blocks on the disk where the body is large: for a thread.
         """
         if self._file is None:
+            if self._pieces:
+                yield self.whole()
             return
         self._file.seek(0)
         while piece := self._file.read(PIECE_BYTES):
@@ -54,6 +57,15 @@ class Recorder:
 
     def close(self) -> None:
         """Lets go of what is kept."""
+        self._pieces.clear()
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _spill(self) -> None:
+        """Moves what is in memory to the end of the file."""
+        if self._file is None:
+            # Open for as long as the answer is sent: `close` is called by the one who holds it.
+            self._file = TemporaryFile()  # noqa: SIM115
+        self._file.write(b"".join(self._pieces))
+        self._pieces.clear()

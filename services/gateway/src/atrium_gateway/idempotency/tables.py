@@ -29,6 +29,8 @@ idempotency_keys = Table(
     Column("status", Integer),
     Column("headers", Text),
     Column("size", BigInteger, nullable=False),
+    # The body, unless it is so large that it has pieces.
+    Column("body", LargeBinary),
 )
 
 idempotency_pieces = Table(
@@ -45,7 +47,7 @@ idempotency_pieces = Table(
         ondelete="CASCADE",
     ),
 )
-"""Bodies, cut into pieces so that no answer is ever whole in memory."""
+"""Large bodies, cut into pieces so that none is ever whole in memory."""
 
 idempotency_totals = Table(
     "idempotency_totals",
