@@ -6,18 +6,17 @@ the GGUF at every start would cost half a minute each time.
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
-
 from atrium_common.catalogue import ModelEntry
 from atrium_common.weights import WeightsError, WeightStore
 
-logger = structlog.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _CACHE_NAME = "bf16-v1"
 """Raise the number when the conversion changes, so that old results are made anew."""
@@ -54,7 +53,7 @@ def model_folder(
         if len(files) != 1:
             raise WeightsError(f"{weights}: neither safetensors nor one GGUF file")
         # Minutes on a busy machine, in which nothing else is said.
-        logger.info("converting_weights", model=entry.id, file=files[0].name)
+        _log.info("%s is converted from %s, once", entry.id, files[0].name)
         (convert or _run_converter)(files[0], target)
 
     return store.derive(entry, _CACHE_NAME, build)
