@@ -14,6 +14,8 @@ from http import HTTPStatus
 import msgspec
 import structlog
 from fastapi import Request, Response
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -47,6 +49,8 @@ DAY = timedelta(days=1)
 DEFAULT_RETRY = timedelta(seconds=2)
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 8 << 20
+_DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout)
+"""What a database that is gone, full of work or locked says where no part expected it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +221,9 @@ async def handle(request: Request, error: Exception) -> Response:
     request_id = record.request_id
     if isinstance(error, ClientDisconnect):
         error = Cancelled("The client left before its request had arrived.")
+    if isinstance(error, _DATABASE_AWAY):
+        logger.error("database_away", request_id=request_id, exc_info=error)
+        error = Unavailable("The database can't be reached now.", retry_after=DEFAULT_RETRY)
     if not isinstance(error, AtriumError | HTTPException):
         logger.error("unhandled exception", request_id=request_id, exc_info=error)
     record.reason = reason_of(error)

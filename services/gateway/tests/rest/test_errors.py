@@ -6,9 +6,11 @@ import json
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from atrium_common.errors import AtriumError
 from atrium_gateway.errors import TABLE
+from atrium_gateway.tenants.keys import KeyRepository
 
 
 async def test_every_class_of_the_tree_has_its_row():
@@ -160,6 +162,18 @@ async def test_defect_shows_a_reference_and_nothing_else(rest, monkeypatch):
     assert reply.status_code == 500
     assert "secret" not in reply.text
     assert "find-me" in reply.json()["error"]["message"]
+
+
+async def test_administration_says_when_the_database_is_away(rest, monkeypatch):
+    async def away(self, tenant, **_):
+        raise OperationalError("SELECT 1", None, Exception("connection refused at 10.0.0.1"))
+
+    monkeypatch.setattr(KeyRepository, "list_keys", away)
+    async with rest.client(await rest.key("errors-away", roles=("admin",))) as client:
+        reply = await client.get("/api/keys")
+    assert (reply.status_code, reply.json()["code"]) == (503, "unavailable")
+    assert reply.headers["retry-after"] == "2"
+    assert "10.0.0.1" not in reply.text
 
 
 async def test_stream_that_breaks_ends_with_an_error_event(rest, sse, monkeypatch):
