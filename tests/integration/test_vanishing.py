@@ -197,7 +197,9 @@ class Running:
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     folder: Path = tmp_path_factory.mktemp("vanishing")
     async with AsyncExitStack() as stack:
-        made = stack.enter_context(running_stack(folder, started=False))
+        # A machine that stands still for two seconds is not what these ask about.
+        longer = {"ATRIUM_GATEWAY_LEASE_SECONDS": "15"}
+        made = stack.enter_context(running_stack(folder, environment=longer, started=False))
         fakes = running_fakes(folder, admission_target=made.authority, ports=made.service_ports)
         services = await stack.enter_async_context(fakes)
         await asyncio.to_thread(made.gateways[0].start)

@@ -251,10 +251,15 @@ def test_a_killed_pull_is_gone_on_with(hub: HubStandIn, tmp_path: Path) -> None:
     assert 0 < hub.sent["model.safetensors"] < len(BIG)
 
 
+def interruptible() -> None:
+    """As in a terminal; what a shell runs in the background ignores Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_a_pull_that_is_interrupted_says_so_at_once(hub: HubStandIn, tmp_path: Path) -> None:
     root = tmp_path / "models"
     hub.pause_at = 65_536  # and silent from then on: nobody waits for the connection to time out
-    with process(hub, root) as pull:
+    with process(hub, root, interruptible) as pull:
         assert hub.paused.wait(30)
         pull.send_signal(signal.SIGINT)
         _, said = pull.communicate(timeout=20)

@@ -1,6 +1,7 @@
 """The promises of `atrium models`: every command, as an operator types it."""
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from atrium_common.catalogue import CatalogueError
@@ -306,6 +308,18 @@ def test_show_tells_all_of_an_entry(run: Run, hub: HubStandIn) -> None:
     assert "style" in run("show", "style").output
 
 
+@pytest.fixture
+def logs_as_before() -> Iterator[None]:
+    """Takes back what `main` does to the process's logs: they would go to a closed file."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("logs_as_before")
 def test_errors_are_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,7 @@ GPU = Path(__file__).resolve().parents[3] / "models" / "gpu.yaml"
 @pytest.fixture
 def xtts_v2() -> ModelEntry:
     """The production catalogue's model."""
-    return Catalogue.load(GPU).resolve("tts-1", Capability.SPEECH)
+    return Catalogue.load(GPU).resolve("xtts-v2", Capability.SPEECH)
 
 
 def test_the_licence_must_be_accepted_and_the_error_says_how(

@@ -69,4 +69,5 @@ async def test_whoever_comes_first_no_tenant_is_left_on_a_plan_that_is_gone(engi
             known = {plan.id for plan in await tenants.list_plans()}
             on_plans = {each.plan for each in await tenants.list_tenants()} - {None}
             assert on_plans <= known
-            assert len(refused) == (1 if "gold" in known else 3)
+            # Only the change of the plan itself may have come before its removal.
+            assert len(refused) in ({1} if "gold" in known else {2, 3})
