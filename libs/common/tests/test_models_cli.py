@@ -1,7 +1,6 @@
 """The promises of `atrium models`: every command, as an operator types it."""
 
 import json
-import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -9,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from atrium_common.catalogue import CatalogueError
@@ -306,17 +304,6 @@ def test_show_tells_all_of_an_entry(run: Run, hub: HubStandIn) -> None:
     assert hub.revision in text
     assert "model.safetensors" in text
     assert "style" in run("show", "style").output
-
-
-@pytest.fixture
-def logs_as_before() -> Iterator[None]:
-    """Takes back what `main` does to the process's logs: they would go to a closed file."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.mark.usefixtures("logs_as_before")

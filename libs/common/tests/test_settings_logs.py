@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,14 +78,9 @@ def test_what_is_wrong_is_named_without_its_value(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture
-def output() -> Iterator[io.StringIO]:
-    """Captures the log and restores logging after the test."""
-    handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
-    stream = io.StringIO()
-    yield stream
-    structlog.reset_defaults()
-    logging.getLogger().handlers[:] = handlers
-    logging.getLogger().setLevel(level)
+def output(logs_as_before: None) -> io.StringIO:
+    """Captures the log; logging is restored after the test."""
+    return io.StringIO()
 
 
 def test_events_are_json_with_the_request(output: io.StringIO) -> None:

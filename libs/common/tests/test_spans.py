@@ -3,7 +3,6 @@
 import asyncio
 import io
 import json
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 
@@ -177,18 +176,12 @@ async def test_a_caller_who_leaves_ends_the_span(recorder: Recorder) -> None:
     assert attributes["error.type"] == "CANCELLED"
 
 
+@pytest.mark.usefixtures("logs_as_before")
 def test_log_lines_carry_the_trace(entered: trace.Span) -> None:
     out = io.StringIO()
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
     configure_logging("llm", stream=out)
-    try:
-        structlog.get_logger().warning("something", prompt="the secret")
-        line = json.loads(out.getvalue())
-    finally:
-        structlog.reset_defaults()
-        root.handlers[:] = handlers
-        root.setLevel(level)
+    structlog.get_logger().warning("something", prompt="the secret")
+    line = json.loads(out.getvalue())
     context = entered.get_span_context()
     assert line["trace_id"] == format(context.trace_id, "032x")
     assert line["span_id"] == format(context.span_id, "016x")
