@@ -336,8 +336,8 @@ async def test_tls_serves_clients_that_trust_its_ca(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import asyncio
 from atrium_common.logs import configure_logging
+from atrium_common.process import run_service
 from atrium_common.server import serve
 from atrium_common.settings import ServiceSettings
 from atrium_common.testing.echo import EchoEngine, EchoServicer
@@ -347,7 +347,7 @@ class Engine(EchoEngine):
         print("closed", flush=True)
 
 configure_logging("echo", "info", "json")
-asyncio.run(serve(EchoServicer(), Engine(), ServiceSettings(port=%d, metrics_port=0)))
+run_service(serve(EchoServicer(), Engine(), ServiceSettings(port=%d, metrics_port=0)))
 """
 
 

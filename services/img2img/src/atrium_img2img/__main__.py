@@ -1,11 +1,11 @@
 """Starts the service that edits: settings, then engines, then the server until a signal."""
 
-import asyncio
 from datetime import timedelta
 
 from atrium_common.catalogue import CatalogueError
 from atrium_common.composition import open_lifecycle
 from atrium_common.images import ImageLimits
+from atrium_common.process import run_service
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.settings import read_settings
@@ -51,7 +51,7 @@ def main() -> None:
         directory=settings.spool_dir,
     )
     servicer = ImageEditServicer(engines, catalogue, studio=studio, uploads=Uploads(limits))
-    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
+    run_service(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

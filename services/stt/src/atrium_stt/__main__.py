@@ -1,10 +1,10 @@
 """Starts the transcription service: settings, then engines, then the server until a signal."""
 
-import asyncio
 from datetime import timedelta
 
 from atrium_common.catalogue import CatalogueError
 from atrium_common.composition import open_lifecycle
+from atrium_common.process import run_service
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.settings import read_settings
@@ -44,7 +44,7 @@ def main() -> None:
         ),
         max_live_sessions=settings.max_live_sessions,
     )
-    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
+    run_service(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Starts the service that draws: settings, then engines, then the server until a signal."""
 
-import asyncio
-
 from atrium_common.catalogue import CatalogueError
 from atrium_common.composition import open_lifecycle
+from atrium_common.process import run_service
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.settings import read_settings
@@ -39,7 +38,7 @@ def main() -> None:
         max_queue=settings.max_queue,
     )
     servicer = TextToImageServicer(engines, catalogue, studio=studio)
-    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
+    run_service(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Starts the speech service: settings, then engines, then the server until a signal."""
 
-import asyncio
-
 from atrium_common.catalogue import CatalogueError
 from atrium_common.composition import open_lifecycle
+from atrium_common.process import run_service
 from atrium_common.registry import with_engine
 from atrium_common.server import serve
 from atrium_common.settings import read_settings
@@ -40,7 +39,7 @@ def main() -> None:
             characters=settings.max_characters, ssml_characters=settings.max_ssml_characters
         ),
     )
-    asyncio.run(serve(servicer, engines, settings, lifecycle=lifecycle))
+    run_service(serve(servicer, engines, settings, lifecycle=lifecycle))
 
 
 if __name__ == "__main__":

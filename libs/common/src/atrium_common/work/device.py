@@ -118,13 +118,14 @@ class DeviceThread:
         with suppress(Unavailable):
             await self.call(lambda: None)
 
-    def close(self, *, timeout: float = 10.0) -> None:
+    def close(self, *, timeout: float = 2.0) -> None:
         """Ends the thread: streams are cancelled, waiting work fails as `Unavailable`.
 
         May be called twice and from any thread.
 
         Args:
-            timeout: Most seconds to block until the present step ends.
+            timeout: Most seconds to block until the present step ends. A load that runs is left
+                to itself after it: `atrium_common.process` ends the process all the same.
         """
         with self._closing:
             if not self._closed:
