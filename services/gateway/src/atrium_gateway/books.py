@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import structlog
@@ -20,6 +20,9 @@ from atrium_gateway.quota.store import GatewayQuotaStore, Hold, QuotaStore, Unse
 from atrium_gateway.quota.verdict import Reading
 from atrium_gateway.usage.port import Ledger
 from atrium_gateway.usage.records import OpenRecord, Record, UsageEvent, closing_record, events_of
+
+if TYPE_CHECKING:
+    from atrium_gateway.late_limits import LateLimits
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -75,6 +78,7 @@ class Books:
         self.shared = shared
         self.ledger = ledger
         self.open: dict[str, Held] = {}
+        self.late: LateLimits | None = None
         self._clock = clock
         self._seeding: dict[tuple[str, ...], asyncio.Task[None]] = {}
         self._rebuilt: int | None = None
@@ -99,6 +103,8 @@ class Books:
             Unavailable: Store or ledger are away.
         """
         hold = self.hold(held, paid=paid)
+        if self.late is not None and hold.tenant in self.late.due:
+            await self.late.count(hold.tenant)
         return await self._seeded(hold.tenant, lambda: self.store.reserve(hold))
 
     async def peek(self, tenant: str, meters: Sequence[Meter]) -> Sequence[Reading]:
@@ -107,6 +113,8 @@ class Books:
         Raises:
             Unavailable: Store or ledger are away.
         """
+        if self.late is not None and tenant in self.late.due:
+            await self.late.count(tenant)
         return await self._seeded(tenant, lambda: self.store.peek(tenant, meters))
 
     async def _seeded(self, tenant: str, call: Callable[[], Awaitable[T]]) -> T:
@@ -191,13 +199,13 @@ class Books:
         hold, grow = self.hold(grown or held), grown is not None
         known = held.record.id in self.open
         try:
-            await self.store.renew(hold, grow=grow)
+            await self._seeded(hold.tenant, lambda: self.store.renew(hold, grow=grow))
         except NotFound:
             shared = self.shared
             if shared is None or not known or await shared.find(hold.tenant, hold.id) is not None:
                 raise
             await shared.restore(self.hold(held))
-            await shared.renew(hold, grow=grow)
+            await self._seeded(hold.tenant, lambda: shared.renew(hold, grow=grow))
         except Unavailable:
             if self.shared is None or not known:
                 raise
@@ -206,6 +214,8 @@ class Books:
                 held.expires = self._clock() + held.lease
                 raise
         held.expires = self._clock() + held.lease
+        if grown is not None:  # it may have been attached to limits meanwhile
+            grown.amounts = (*grown.amounts, *held.amounts[len(grown.amounts) :])
 
     async def seed(self, tenant: str, meters: Sequence[Meter]) -> None:
         """Starts counters with what the ledger knows; after a loss, when all is restored."""

@@ -16,10 +16,12 @@ from atrium_common.catalogue import Catalogue
 from atrium_gateway.administration.desk import Administration
 from atrium_gateway.auth.authenticator import Authenticator
 from atrium_gateway.auth.tokens import TokenAuthority
+from atrium_gateway.background import looking
 from atrium_gateway.database import open_engine, upgrade
 from atrium_gateway.idempotency.keeper import sweeping
 from atrium_gateway.idempotency.store import AnswerStore
 from atrium_gateway.identity import open_identity
+from atrium_gateway.late_limits import LOOK_SECONDS, LateLimits
 from atrium_gateway.observability.admission import WatchedAdmission
 from atrium_gateway.quota.policy import LimitPolicy
 from atrium_gateway.replica import alone, open_quota_store, own_spool, telling_changes
@@ -132,6 +134,11 @@ async def open_core(
         if shared is not None:
             admission.sweeper.adopt(ledger.recovered)
         await stack.enter_async_context(leases_swept(admission))
+        late = LateLimits(
+            admission.sweeper.books, directory=directory, policy=policy, prices=prices, clock=clock
+        )
+        admission.sweeper.books.late = late
+        await stack.enter_async_context(looking(late.look, every=LOOK_SECONDS, name="late-limits"))
         authenticator = await stack.enter_async_context(
             open_identity(
                 settings,

@@ -51,6 +51,11 @@ class Sweeper:
         """What had lapsed when its tenant was last looked at, and since when that is known."""
         self._unreadable: set[str] = set()
 
+    @property
+    def books(self) -> Books:
+        """The open reservations that it ends."""
+        return self._books
+
     def adopt(self, records: Iterable[OpenRecord]) -> None:
         """Takes over reservations that an earlier process left open, to ask what they became."""
         self._unsure.update({record.id: record for record in records})

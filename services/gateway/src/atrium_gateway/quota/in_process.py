@@ -16,6 +16,13 @@ from atrium_gateway.quota.store import Consumed, Found, Hold, Unseeded
 from atrium_gateway.quota.verdict import Reading, fits_all, refusal, states
 
 
+class _Early(msgspec.Struct):
+    """A counter that must be seeded and has running work in it already, by id."""
+
+    counter: Counter
+    ids: list[str]
+
+
 class _Held(msgspec.Struct):
     """What one reservation took: pieces of the meters' counters, the first of each first."""
 
@@ -36,14 +43,19 @@ class InProcessQuotaStore:
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._counters: dict[str, Counter] = {}
+        self._early: dict[str, _Early] = {}
         self._held: dict[str, _Held] = {}
 
     async def seed(self, tenant: str, meter: Meter, consumed: Consumed) -> None:
-        used = await consumed(())
-        if meter.key not in self._counters:
-            self._counters[meter.key] = make_counter(
-                meter.window, self._now(), used=used, time_zone=meter.time_zone
-            )
+        while meter.key not in self._counters:
+            early = self._early.get(meter.key)
+            apart = tuple(early.ids) if early else ()
+            used = await consumed(apart)
+            if meter.key in self._counters or early is not self._early.get(meter.key):
+                continue
+            if early is not None and len(early.ids) != len(apart):
+                continue  # more was attached meanwhile: the ledger may know it by now
+            self._start(meter, used)
 
     async def peek(self, tenant: str, meters: Sequence[Meter]) -> Sequence[Reading]:
         now = self._now()
@@ -73,7 +85,10 @@ class InProcessQuotaStore:
             raise NotFound("The reservation is closed or its lease has passed.")
         expires = _end(now, hold.lease)
         if grow:
+            if unseeded := [meter for meter in held.meters if meter.key in self._early]:
+                raise Unseeded(unseeded)
             more = growth(held.pieces, hold.amounts)
+            more += [0] * (len(held.counters) - len(more))
             self._readings(held.meters, held.counters, more, now)
             held.pieces += [
                 Piece(at, held.counters[at].take(hold.id, extra, expires=expires), extra)
@@ -84,6 +99,20 @@ class InProcessQuotaStore:
         held.expires = expires
         for counter in held.counters:
             counter.keep(hold.id, expires)
+
+    async def attach(self, hold: Hold) -> bool:
+        held, now = self._held.get(hold.id), self._now()
+        if held is None:
+            return False
+        for at in range(len(held.counters), len(hold.meters)):
+            meter, amount = hold.meters[at], hold.amounts[at]
+            counter = self._late_counter(hold.id, meter, now)
+            counter.read(now, meter.limit, 0)
+            mark = counter.take(hold.id, amount, expires=held.expires)
+            held.pieces.append(Piece(at, mark, amount))
+            held.counters.append(counter)
+        held.meters, held.note = hold.meters, hold.note
+        return True
 
     async def settle(
         self, tenant: str, reservation_id: str, amounts: Sequence[int], *, note: bytes = b""
@@ -130,6 +159,28 @@ class InProcessQuotaStore:
                 meter.window, now, time_zone=meter.time_zone
             )
         return counter
+
+    def _late_counter(self, reservation_id: str, meter: Meter, now: int) -> Counter:
+        """A counter that running work is counted in; it need not be seeded yet."""
+        if meter.key in self._counters or meter.window not in LEDGERED:
+            return self._counter(meter, now)
+        early = self._early.get(meter.key)
+        if early is None:
+            counter = make_counter(meter.window, now, time_zone=meter.time_zone)
+            early = self._early[meter.key] = _Early(counter, [])
+        early.ids.append(reservation_id)
+        return early.counter
+
+    def _start(self, meter: Meter, used: int) -> None:
+        """Has a counter count: with what the ledger knows, and what is in it already."""
+        now, early = self._now(), self._early.pop(meter.key, None)
+        if early is None:
+            counter = make_counter(meter.window, now, used=used, time_zone=meter.time_zone)
+        else:
+            counter = early.counter
+            counter.read(now, meter.limit, 0)
+            counter.take("", used, expires=now)
+        self._counters[meter.key] = counter
 
     def _readings(
         self,

@@ -27,7 +27,8 @@ def growth(pieces: Sequence[Piece], amounts: Sequence[int]) -> list[int]:
     """What is still missing to hold `amounts` in all; 0 where enough is held."""
     missing = list(amounts)
     for piece in pieces:
-        missing[piece.meter] -= piece.amount
+        if piece.meter < len(missing):
+            missing[piece.meter] -= piece.amount
     return [max(amount, 0) for amount in missing]
 
 
@@ -36,7 +37,7 @@ def spread(pieces: Sequence[Piece], amounts: Sequence[int]) -> Iterator[tuple[Pi
 
     Args:
         pieces: Of a reservation, in the order in which they were taken.
-        amounts: Consumed in all, by meter.
+        amounts: Consumed in all, by meter; pieces of a later meter stay as they are.
 
     Yields:
         Each piece that changes, and by how much.
@@ -44,6 +45,8 @@ def spread(pieces: Sequence[Piece], amounts: Sequence[int]) -> Iterator[tuple[Pi
     left = list(amounts)
     last = {piece.meter: number for number, piece in enumerate(pieces)}
     for number, piece in enumerate(pieces):
+        if piece.meter >= len(left):
+            continue
         rest = left[piece.meter]
         part = rest if last[piece.meter] == number else min(rest, piece.amount)
         left[piece.meter] -= part

@@ -59,6 +59,10 @@ class LimitPolicy:
         self._default_amount = default_amount
         self._default_window = default_window
         self._kept: dict[tuple[str, ...], tuple[Tenant, Meters]] = {}
+        self._known: dict[str, Tenant] = {}
+        self.changed: dict[str, Tenant] = {}
+        """Tenants whose records have changed since `late_limits.py` last saw to their running
+        work, or were not known, by id."""
 
     def limits(self, tenant: Tenant, capability: str, model: str) -> tuple[Limit, ...]:
         """The limits of plan and tenant that bind a request; none for an unlimited tenant."""
@@ -123,6 +127,17 @@ class LimitPolicy:
                 found += self._keep(tenant, path, capability, model, subject)
         return found
 
+    def notice(self, tenant: Tenant) -> None:
+        """Finds out whether a tenant's record has changed; `meters` does so, too."""
+        known = self._known.get(tenant.id)
+        if known is tenant:
+            return
+        if len(self._known) >= _MOST_KEPT:
+            self._known.clear()
+        self._known[tenant.id] = tenant
+        if known != tenant:
+            self.changed[tenant.id] = tenant
+
     def meter(self, tenant: Tenant, source: str, limit: Limit) -> Meter:
         """One limit bound to its counter.
 
@@ -139,6 +154,7 @@ class LimitPolicy:
         kept = self._kept.get(path)
         if kept is not None and kept[0] is tenant:
             return kept[1]
+        self.notice(tenant)
         if subject:
             limits: Sequence[Limit] = _binding(tenant.scoped[subject], capability, model)
         else:

@@ -97,6 +97,9 @@ class RedisQuotaStore:
         if (await self._judged("renew", hold))[0] == b"gone":
             raise NotFound("The reservation is closed or its lease has passed.")
 
+    async def attach(self, hold: Hold) -> bool:
+        return (await self._judged("attach", hold))[0] == b"held"
+
     async def book(self, hold: Hold) -> None:
         await self._judged("book", hold)
 

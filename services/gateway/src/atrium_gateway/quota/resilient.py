@@ -158,6 +158,17 @@ class ResilientQuotaStore:
             most = [max(pair) for pair in zip(here.hold.amounts, hold.amounts, strict=True)]
             here.hold = msgspec.structs.replace(hold, amounts=most)
 
+    async def attach(self, hold: Hold) -> bool:
+        here = self._here.get(hold.id)
+        if here is None:
+            return await self._answered(self._shared.attach(hold))
+        attached = await here.store.attach(hold)
+        if attached:
+            here.hold = msgspec.structs.replace(
+                here.hold, meters=hold.meters, amounts=hold.amounts, note=hold.note
+            )
+        return attached
+
     async def restore(self, hold: Hold) -> bool:
         if hold.id in self._here:
             return True

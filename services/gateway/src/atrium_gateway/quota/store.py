@@ -112,7 +112,22 @@ class QuotaStore(Protocol):
 
         Raises:
             QuotaExceeded: The growth does not fit; amounts and lease are as before.
+            Unseeded: Counters must be seeded first; nothing changed.
             NotFound: There is no such reservation, or its lease has passed.
+        """
+        ...
+
+    async def attach(self, hold: Hold) -> bool:
+        """Counts a reservation in limits that were set since it was made, whatever they say.
+
+        A counter that must be seeded still must be; the ledger is asked for the rest then.
+
+        Args:
+            hold: The reservation with all of its meters, those that it has first, and its new
+                note; its lease stays as it is.
+
+        Returns:
+            False if it is closed: nothing changed.
         """
         ...
 
@@ -124,7 +139,8 @@ class QuotaStore(Protocol):
         Args:
             tenant: Whose it is.
             reservation_id: The reservation.
-            amounts: What was consumed, by meter.
+            amounts: What was consumed, by meter. Of meters that were attached and are not
+                told, what was reserved stays.
             note: What `find` tells of it for a while from now on. A shared store keeps it
                 until it is confirmed that the events in it are on disk.
 

@@ -13,8 +13,9 @@ end
 if operation == 'void' then
   -- gives all back; if the reservation comes only after this, it is refused
   if expires then
-    local keys = keys_of()
-    spread(pieces_of(), keys, {})
+    local keys, nothing = keys_of(), {}
+    for i = 1, #keys do nothing[i] = 0 end
+    spread(pieces_of(), keys, nothing)
     close(keys, '', SETTLED)
   elseif redis.call('HEXISTS', KEYS[1], 'u') == 0 then
     redis.call('HSETNX', KEYS[1], 'd', '')

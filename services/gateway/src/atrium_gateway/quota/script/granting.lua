@@ -58,6 +58,24 @@ if operation == 'reserve' or operation == 'restore' then
   return {'held', whole(now), unpack(readings)}
 end
 
+if operation == 'attach' then
+  -- a lease that is not looked at, a note, then all meters with amounts in all: those beyond the
+  -- ones that it has were set while it ran
+  if not expires then return {'gone', whole(now)} end
+  local meters, amounts = meters_from(6)
+  local moved = judge(meters, amounts, true)
+  if moved then return moved end
+  local pieces, keys = pieces_of(), keys_of()
+  for i = #keys + 1, #meters do
+    local mark, epoch = take(meters[i], amounts[i], expires)
+    pieces[#pieces + 1] = {i, meters[i].kind, mark, amounts[i], epoch}
+    keys[i] = meters[i].key
+  end
+  redis.call('HSET', KEYS[1], 'p', cmsgpack.pack(pieces), 'k', table.concat(keys, '\n'),
+    'n', ARGV[5])
+  return {'held', whole(now)}
+end
+
 if operation == 'renew' then
   -- lease, note or "", then the meters with amounts in all, or none
   if not expires or expires <= now then return {'gone', whole(now)} end

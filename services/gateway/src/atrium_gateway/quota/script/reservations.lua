@@ -35,14 +35,17 @@ local function hold(expires)
   redis.call('PEXPIRE', KEYS[2], whole(math.max(expires - now + DAY, redis.call('PTTL', KEYS[2]))))
 end
 
--- Replaces what each piece took by its part of what was consumed.
+-- Replaces what each piece took by its part of what was consumed; of meters that were attached
+-- and that the caller does not know of, what was reserved stays.
 local function spread(pieces, keys, left)
   local last = {}
   for number, piece in ipairs(pieces) do last[piece[1]] = number end
   for number, piece in ipairs(pieces) do
-    local part = left[piece[1]] or 0
-    if last[piece[1]] ~= number then part = math.min(part, piece[4]) end
-    if left[piece[1]] then left[piece[1]] = left[piece[1]] - part end
-    if part ~= piece[4] then adjust(keys[piece[1]], piece, part - piece[4]) end
+    local rest = left[piece[1]]
+    if rest then
+      local part = last[piece[1]] == number and rest or math.min(rest, piece[4])
+      left[piece[1]] = rest - part
+      if part ~= piece[4] then adjust(keys[piece[1]], piece, part - piece[4]) end
+    end
   end
 end
