@@ -6,6 +6,8 @@ loaded, off the event loop, so that health answers meanwhile.
 """
 
 import asyncio
+import gc
+import importlib
 import importlib.util
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -66,7 +68,7 @@ class VllmEngine:
         self._store = store
         # The engine's own process has the memory: what it takes is what the catalogue says.
         handling = ModelHandling(
-            open_model=lambda entry: asyncio.to_thread(self._start, entry),
+            open_model=self._open,
             warm_up=_answer_once,
             close_model=_end,
             failure=_failure,
@@ -91,6 +93,12 @@ class VllmEngine:
         """Frees a model's memory; see `ModelHost.unload_model`."""
         await self._host.unload_model(model)
 
+    async def _open(self, entry: ModelEntry) -> "VllmModel":
+        # Imported by a call of its own: libraries of vLLM's keep the frames that were there when
+        # they were imported. A frame that holds a model would keep it for ever.
+        await asyncio.to_thread(importlib.import_module, "atrium_llm.engines.vllm_model")
+        return await asyncio.to_thread(self._start, entry)
+
     def _start(self, entry: ModelEntry) -> "VllmModel":
         from atrium_llm.engines.vllm_model import VllmModel
 
@@ -98,8 +106,13 @@ class VllmEngine:
         return VllmModel(entry, self._options[entry.id], folder)
 
     async def close(self) -> None:
-        """Ends the engine processes."""
+        """Ends the engine processes.
+
+        vLLM's objects end here, too. They are cycles, and what ends one (`AsyncLLM.__del__`)
+        needs modules that are gone when the interpreter is taken down.
+        """
         await self._host.close()
+        await asyncio.to_thread(gc.collect)
 
     @property
     def running(self) -> int:
