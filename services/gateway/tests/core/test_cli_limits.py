@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from atrium_common.errors import InvalidArgument, NotFound
 from atrium_gateway.cli.app import app
+from atrium_gateway.quota import checks
 
 
 @pytest.fixture
@@ -95,3 +96,14 @@ async def test_mistakes_with_limits_are_told_by_name(atrium):
     ):
         with pytest.raises(error, match=words):
             await atrium(*limit, *arguments)
+
+
+async def test_one_limit_too_many_is_refused(atrium, monkeypatch):
+    monkeypatch.setattr(checks, "MOST_ALIKE", 1)
+    await atrium("tenant", "create", "acme")
+    limit = ("tenant", "limit", "acme", "--unit", "tokens", "--amount", "50", "--window")
+    await atrium(*limit, "day")
+    for subject in ((), ("--user", "ann")):
+        await atrium(*limit, "day", *subject)
+        with pytest.raises(InvalidArgument, match="may have 1 limits of one capability"):
+            await atrium(*limit, "month", *subject)

@@ -7,6 +7,7 @@ import pytest
 from atrium_common.domain import Usage
 from atrium_gateway.admission import Outcome
 from atrium_gateway.auth.principal import Principal
+from atrium_gateway.quota import checks
 from atrium_gateway.quota.limits import Limit, Unit, Window
 
 
@@ -190,3 +191,18 @@ async def test_what_a_price_can_not_be_is_named(as_admin, body, status, field):
     operator = await as_admin("lim-prices-wrong", role="operator")
     reply = await operator.post("/api/prices", json={"model": "fake-slow", "prices": {}} | body)
     assert (reply.status_code, reply.json()["field"]) == (status, field)
+
+
+async def test_one_limit_too_many_is_refused_by_name(rest, as_admin, monkeypatch):
+    admin = await as_admin("lim-many")
+    monkeypatch.setattr(checks, "MOST_ALIKE", 1)
+    limit = {"unit": "tokens", "window": "day", "amount": 9, "user": "ann"}
+    for amount in (9, 10):
+        assert (await admin.put("/api/limits", json={**limit, "amount": amount})).is_success
+    refused = await admin.put("/api/limits", json={**limit, "window": "month"})
+    assert refused.status_code == 400
+    told = refused.json()
+    assert (told["code"], told["field"]) == ("invalid_argument", "limits")
+    assert told["detail"].startswith("A user may have 1 limits of one capability")
+    listed = [each for each in await limits_of(admin) if each["source"] == "user:ann"]
+    assert [(each["window"], each["amount"]) for each in listed] == [("day", 10)]

@@ -1,6 +1,7 @@
 """Which limits and time zones may be stored; the repository asks before it writes."""
 
 import re
+from collections.abc import Collection
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -21,6 +22,13 @@ _MOST_OF_A_MINUTE: Final = 7 * 10**10
 _MOST: Final = 2**50
 _MODEL: Final = re.compile(r"[!#-\[\]-~]{1,200}")
 """What the name of a limit may hold in a header: no spaces, quotes or backslashes."""
+MOST_LIMITS: Final = 200
+"""Limits of one plan, tenant, key or user: so many models may have some of their own."""
+MOST_ALIKE: Final = 24
+"""Limits of one of these with the same selector. Those of its model, its capability and of all
+together are counted for each request, and named in its answer's headers."""
+MOST_OF_TENANT: Final = 5_000
+"""Limits of a tenant with all of its keys and users: they are read together at each change."""
 _PRIVATE_ZONES: Final = ("right/", "posix/", "localtime", "posixrules", "Factory")
 """Files among the zones that are none: this machine's own, or with leap seconds."""
 
@@ -51,6 +59,26 @@ def check_limit(limit: Limit, *, may_lift: bool) -> None:
             f"{most // limit.unit.scale}.",
             field="amount",
         )
+
+
+def check_room(whose: str, alike: Collection[int]) -> None:
+    """Makes sure that a plan, a tenant, a key or a user has not too many limits.
+
+    Args:
+        whose: Names it to people.
+        alike: How many it has of each selector.
+
+    Raises:
+        InvalidArgument: They are too many.
+    """
+    if max(alike, default=0) > MOST_ALIKE:
+        raise InvalidArgument(
+            f"{whose} may have {MOST_ALIKE} limits of one capability, of one model and of all "
+            "together.",
+            field="limits",
+        )
+    if sum(alike) > MOST_LIMITS:
+        raise InvalidArgument(f"{whose} may have {MOST_LIMITS} limits.", field="limits")
 
 
 def check_selector(selector: str) -> None:

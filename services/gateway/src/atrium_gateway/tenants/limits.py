@@ -2,12 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import Executable, Row, Table, delete, func, select
+from sqlalchemy import ColumnElement, Executable, Row, Table, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atrium_common.errors import Conflict, InvalidArgument, NotFound
 from atrium_gateway.database import upsert
-from atrium_gateway.quota.checks import check_limit
+from atrium_gateway.quota.checks import MOST_OF_TENANT, check_limit, check_room
 from atrium_gateway.quota.limits import Limit, Unit, Window
 from atrium_gateway.tenants.changes import changed
 from atrium_gateway.tenants.domain import KEY_LEVEL, TENANT_LEVEL, USER_LEVEL, Plan
@@ -30,7 +30,8 @@ class LimitRepository(KeyRepository):
 
         Raises:
             NotFound: There is no such tenant or key.
-            InvalidArgument: The limit can't be counted, or the subject is none.
+            InvalidArgument: The limit can't be counted or is one too many, or the subject is
+                none.
         """
         await self._expect_subject(tenant_id, subject)
         async with self._engine.begin() as connection:
@@ -86,7 +87,7 @@ class LimitRepository(KeyRepository):
         """Adds a plan, or puts it in the place of the one of its id, limits and all.
 
         Raises:
-            InvalidArgument: A limit can't be counted.
+            InvalidArgument: A limit can't be counted, or they are too many.
         """
         for limit in plan.limits:
             check_limit(limit, may_lift=False)
@@ -94,8 +95,10 @@ class LimitRepository(KeyRepository):
             await changed(connection)
             await connection.execute(self._named(plan.id, plan.name))
             await connection.execute(delete(plan_limits).where(plan_limits.c.plan == plan.id))
-            for limit in plan.limits:
-                await self._put(connection, plan_limits, limit, plan=plan.id)
+            rows = {(x.selector, x.unit, x.window): _row(x, plan=plan.id) for x in plan.limits}
+            if rows:
+                await connection.execute(insert(plan_limits), list(rows.values()))
+            await self._expect_room(connection, plan_limits, plan=plan.id)
 
     async def remove_plan(self, plan_id: str) -> None:
         """Removes a plan that no tenant is on.
@@ -120,13 +123,14 @@ class LimitRepository(KeyRepository):
 
         Raises:
             NotFound: There is no such plan.
-            InvalidArgument: The limit can't be counted.
+            InvalidArgument: The limit can't be counted, or is one too many.
         """
         check_limit(limit, may_lift=False)
         async with self._engine.begin() as connection:
             await changed(connection)
             await expect_plan(connection, plan_id)
-            await self._put(connection, plan_limits, limit, plan=plan_id)
+            if await self._put(connection, plan_limits, limit, plan=plan_id):
+                await self._expect_room(connection, plan_limits, plan=plan_id)
 
     async def remove_plan_limit(
         self, plan_id: str, *, selector: str, unit: Unit, window: Window
@@ -156,23 +160,38 @@ class LimitRepository(KeyRepository):
         self, connection: AsyncConnection, tenant_id: str, subject: str, limit: Limit
     ) -> None:
         check_limit(limit, may_lift=subject == TENANT_LEVEL)
-        await self._put(connection, tenant_limits, limit, tenant=tenant_id, subject=subject)
+        owner = {"tenant": tenant_id, "subject": subject}
+        if not await self._put(connection, tenant_limits, limit, **owner):
+            return
+        await self._expect_room(connection, tenant_limits, **owner)
+        query = select(func.count()).where(tenant_limits.c.tenant == tenant_id)
+        if (await connection.scalar(query) or 0) > MOST_OF_TENANT:
+            raise InvalidArgument(
+                f"A tenant may have {MOST_OF_TENANT} limits with its keys and users.",
+                field="limits",
+            )
+
+    async def _expect_room(self, connection: AsyncConnection, table: Table, **owner: str) -> None:
+        """Raises `InvalidArgument` if a plan or a subject has too many limits by now."""
+        own: list[ColumnElement[bool]] = [table.c[name] == value for name, value in owner.items()]
+        query = select(func.count()).where(*own).group_by(table.c.selector)
+        kind, _, _ = owner.get("subject", "plan").partition(":")
+        check_room(f"A {kind}", (await connection.scalars(query)).all())
 
     async def _put(
         self, connection: AsyncConnection, table: Table, limit: Limit, **owner: str
-    ) -> None:
-        statement = upsert(self._engine.dialect.name)(table).values(
-            **owner,
-            selector=limit.selector,
-            unit=limit.unit.value,
-            window=limit.window.value,
-            amount=limit.amount,
-        )
+    ) -> bool:
+        """Writes a limit; returns whether there was none of its kind."""
+        row = _row(limit, **owner)
+        same = [column == row[column.name] for column in table.primary_key.columns]
+        known = await connection.scalar(select(func.count()).where(*same))
+        statement = upsert(self._engine.dialect.name)(table).values(row)
         await connection.execute(
             statement.on_conflict_do_update(
                 index_elements=list(table.primary_key.columns), set_={"amount": limit.amount}
             )
         )
+        return not known
 
     async def _expect_subject(self, tenant_id: str, subject: str) -> None:
         await self._expect_tenant(tenant_id)
@@ -228,6 +247,16 @@ def expect_one(rows: int, message: str) -> None:
     """Raises `NotFound` with `message` unless exactly one row was changed."""
     if rows != 1:
         raise NotFound(message)
+
+
+def _row(limit: Limit, **owner: str) -> dict[str, str | int | None]:
+    return {
+        **owner,
+        "selector": limit.selector,
+        "unit": limit.unit.value,
+        "window": limit.window.value,
+        "amount": limit.amount,
+    }
 
 
 def _limit(row: Row[tuple[object, ...]]) -> Limit:
