@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from tests.kit.compose import ROOT
+from tests.kit.dashboards import expressions
 from tests.kit.promql import builtin_metrics, documented_metrics, metrics_of, recorded_rules
 
 PROMETHEUS = ROOT / "deploy/prometheus"
@@ -65,6 +66,21 @@ def test_an_alert_says_what_it_means_and_has_its_page(alert: str) -> None:
     assert told["summary"]
     assert told["description"].endswith(".")
     assert told["runbook_url"] == f"{RUNBOOK}#{alert.lower()}"
+
+
+def test_each_alert_leads_to_a_dashboard_that_shows_what_it_asks() -> None:
+    """promtool's tests hold what stands for the label."""
+    recorded = {rule["record"]: metrics_of(rule["expr"]) for rule in rules() if "record" in rule}
+    shown: dict[str, set[str]] = {}
+    for query in expressions():
+        shown.setdefault(query.dashboard, set()).update(query.metrics)
+    for alert, rule in ALERTS.items():
+        board, _, chosen = rule["annotations"]["dashboard_url"].removeprefix("/d/").partition("?")
+        asked = metrics_of(rule["expr"])
+        asked |= {name for metric in asked for name in recorded.get(metric, ())}
+        assert asked & shown[board], alert
+        by_service = board == "atrium-service"
+        assert chosen == ("var-service={{ $labels.service }}" if by_service else ""), alert
 
 
 def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:

@@ -21,4 +21,10 @@ LEDGER = (
         "Admitted work that is not settled yet. It should fall when callers leave.",
         Query("sum(atrium_reservations_open)", "open"),
     ),
+    panel(
+        "Spool fails",
+        "1 while the last write to the spool failed: paid work is refused.",
+        Query("max by (instance) (atrium_ledger_failing)", "{{instance}}"),
+        limits=(0.5, 1),
+    ),
 )

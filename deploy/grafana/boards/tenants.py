@@ -103,7 +103,7 @@ TENANTS = Dashboard(
                     "Money by tenant",
                     "Where what each tenant owes is to be found.",
                     kind="text",
-                    width=16,
+                    width=8,
                     text=MONEY,
                 ),
             ),
