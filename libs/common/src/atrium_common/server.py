@@ -36,6 +36,8 @@ from atrium_common.probes import Probes, Pulse
 from atrium_common.service import HasQueues, Servicer, WorkEstimate
 from atrium_common.settings import ServiceSettings
 from atrium_common.telemetry.setup import tracing as recording
+from atrium_common.usage_servicer import SERVICE_NAME as USAGE_SERVICE
+from atrium_common.usage_servicer import SUITE_ONLY, UsageServicer
 
 __all__ = ["Engine", "RunningServer", "Servicer", "WorkEstimate", "serve", "start_server"]
 
@@ -178,7 +180,7 @@ class RunningServer:
             ),
             metrics=metrics,
             tracing=tracing,
-            trusted_only=OPERATORS_ONLY,
+            trusted_only=OPERATORS_ONLY | SUITE_ONLY,
             max_concurrent=settings.max_concurrent_rpcs,
             default_deadline=settings.default_deadline_seconds,
         )
@@ -192,8 +194,9 @@ class RunningServer:
         """Listens and begins to load."""
         self._servicer.register(self._server)
         ModelServicer(self._engine, self._models).register(self._server)
+        UsageServicer(self.edge.accounts).register(self._server)
         HealthServicer(self.health).register(self._server)
-        names = (*self._names[1:], health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*self._names[1:], USAGE_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         for name in self._names:
             self.health.set(name, serving=False)
@@ -307,7 +310,7 @@ class RunningServer:
             self.health.set(name, serving=loaded and able)
 
     def _estimate(self, method: str, request: Message) -> WorkEstimate | None:
-        if method.startswith(f"/{MODEL_SERVICE}/"):
+        if method.startswith((f"/{MODEL_SERVICE}/", f"/{USAGE_SERVICE}/")):
             return None
         return self._servicer.estimate(method, request)
 

@@ -24,6 +24,7 @@ from atrium_common.context import (
 )
 from atrium_common.errors import AtriumError, DeadlineExceeded, PermissionDenied
 from atrium_common.interceptors import errors
+from atrium_common.interceptors.accounts import Account
 from atrium_common.interceptors.auth import Caller
 from atrium_common.interceptors.context import make_context, request_id
 from atrium_common.interceptors.metadata import REQUEST_ID, RESERVATION, texts
@@ -47,6 +48,7 @@ class Call:
     """One RPC from its first byte to its status."""
 
     __slots__ = (
+        "_account",
         "_began",
         "_caller",
         "_context",
@@ -77,6 +79,7 @@ class Call:
         self._metrics = metrics
         self._caller: Caller | None = None
         self._meter: Meter | None = None
+        self._account: Account | None = None
         self._last: Message | None = None
         self._task: asyncio.Task[Any] | None = None
         self._interruption: AtriumError | None = None
@@ -109,6 +112,8 @@ class Call:
         finally:
             self._server.running.leave(self)
             consumed = self._consumed()
+            if self._account is not None:
+                self._account.end(self._last)
             self._metrics.ended(started, code, consumed)
             if span is not None:
                 span.end(
@@ -225,6 +230,13 @@ class Call:
                 )
             )
 
+    def keep_account(self) -> None:
+        """Remembers what a call with one answer consumes, if its caller brought a reservation."""
+        caller = self._caller
+        if caller is not None and caller.reservation_id is not None:
+            self._account = self._server.accounts.open(caller.reservation_id)
+            bind_usage_report(self._account.report)
+
     def note(self, response: Message) -> bool:
         """Looks at a response before it is sent; says whether `grow` is due after it."""
         self._last = response
@@ -267,6 +279,8 @@ class Call:
             await asyncio.wait({task}, timeout=_SETTLE_SECONDS)
 
     def _consumed(self) -> usage_pb2.Usage | None:
+        if self._last is None and self._account is not None:
+            return self._account.usage
         if self._last is None or "usage" not in self._last.DESCRIPTOR.fields_by_name:
             return None
         usage: usage_pb2.Usage = self._last.usage  # type: ignore[attr-defined]

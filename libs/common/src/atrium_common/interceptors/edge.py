@@ -18,6 +18,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import Message
 
+from atrium_common.interceptors.accounts import Accounts
 from atrium_common.interceptors.auth import Authenticator
 from atrium_common.interceptors.call import Call
 from atrium_common.interceptors.metrics import MethodMetrics
@@ -77,9 +78,15 @@ class Edge(Interceptor):
             # Bound here: a lazy logger costs more than the rest of the edge.
             log=structlog.get_logger("atrium.rpc").bind(),
             running=RunningCalls(most=max_concurrent),
+            accounts=Accounts(),
         )
         self._metrics = metrics.rpcs
         self._wrapped: dict[str, Handler] = {}
+
+    @property
+    def accounts(self) -> Accounts:
+        """What calls with one answer have consumed."""
+        return self._surroundings.accounts
 
     @property
     def running(self) -> int:
@@ -157,6 +164,7 @@ class _Arities:
     async def unary_unary(self, request: Message, context: Context) -> Message | None:
         async def work(call: Call) -> Message:
             await call.admit(wellformed(request))
+            call.keep_account()
             response: Message = await self._behaviour(request, context)
             call.note(response)
             return response
@@ -177,6 +185,7 @@ class _Arities:
 
         async def work(call: Call) -> Message:
             await call.admit(None if call.is_admitted else await given.peek())
+            call.keep_account()
             response: Message = await self._behaviour(given, context)
             call.note(response)
             return response

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from structlog.typing import FilteringBoundLogger
 
 from atrium_common.errors import AtriumError, Overloaded, Unavailable
+from atrium_common.interceptors.accounts import Accounts
 from atrium_common.interceptors.auth import Authenticator
 from atrium_common.interceptors.tracing import Tracing
 from atrium_common.interceptors.usage import UsageGate
@@ -87,6 +88,7 @@ class Surroundings:
         clock: Monotonic seconds.
         log: Takes refusals.
         running: The calls that run.
+        accounts: What calls with one answer have consumed.
     """
 
     authenticator: Authenticator
@@ -97,3 +99,4 @@ class Surroundings:
     clock: Callable[[], float]
     log: FilteringBoundLogger
     running: RunningCalls
+    accounts: Accounts

@@ -25,13 +25,19 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61trium/common/v1/usage.proto\x12\x10\x61trium.common.v1\x1a\x1egoogle/protobuf/duration.proto\"\xad\x03\n\x05Usage\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12-\n\nqueue_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0einference_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cinput_tokens\x18\x06 \x01(\x03\x12\x15\n\routput_tokens\x18\x07 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x08 \x01(\x03\x12\x12\n\ncharacters\x18\t \x01(\x03\x12.\n\x0binput_audio\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0coutput_audio\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06images\x18\x0c \x01(\x03\x12\x1c\n\x14millimegapixel_steps\x18\r \x01(\x03\x12\r\n\x05pages\x18\x0e \x01(\x03\x12\x11\n\testimated\x18\x0f \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x61trium/common/v1/usage.proto\x12\x10\x61trium.common.v1\x1a\x1egoogle/protobuf/duration.proto\")\n\x0fGetUsageRequest\x12\x16\n\x0ereservation_id\x18\x01 \x01(\t\"q\n\x10GetUsageResponse\x12)\n\x08\x63onsumed\x18\x01 \x01(\x0b\x32\x17.atrium.common.v1.Usage\x12\x32\n\x11\x63onsumed_by_model\x18\x02 \x03(\x0b\x32\x17.atrium.common.v1.Usage\"\xad\x03\n\x05Usage\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12-\n\nqueue_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0einference_time\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cinput_tokens\x18\x06 \x01(\x03\x12\x15\n\routput_tokens\x18\x07 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x08 \x01(\x03\x12\x12\n\ncharacters\x18\t \x01(\x03\x12.\n\x0binput_audio\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0coutput_audio\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06images\x18\x0c \x01(\x03\x12\x1c\n\x14millimegapixel_steps\x18\r \x01(\x03\x12\r\n\x05pages\x18\x0e \x01(\x03\x12\x11\n\testimated\x18\x0f \x01(\x08\x32\x61\n\x0cUsageService\x12Q\n\x08GetUsage\x12!.atrium.common.v1.GetUsageRequest\x1a\".atrium.common.v1.GetUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'atrium.common.v1.usage_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGE']._serialized_start=83
-  _globals['_USAGE']._serialized_end=512
+  _globals['_GETUSAGEREQUEST']._serialized_start=82
+  _globals['_GETUSAGEREQUEST']._serialized_end=123
+  _globals['_GETUSAGERESPONSE']._serialized_start=125
+  _globals['_GETUSAGERESPONSE']._serialized_end=238
+  _globals['_USAGE']._serialized_start=241
+  _globals['_USAGE']._serialized_end=670
+  _globals['_USAGESERVICE']._serialized_start=672
+  _globals['_USAGESERVICE']._serialized_end=769
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 What a piece of work consumed, in the units that quotas and the ledger count."""
 
+from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
 from google.protobuf import message as message
+from google.protobuf.internal import containers as containers
 import builtins as builtins
 import sys
 import typing as typing
@@ -16,6 +18,54 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: descriptor.FileDescriptor
+
+@typing.final
+class GetUsageRequest(message.Message):
+    """Asks for what a call has consumed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    RESERVATION_ID_FIELD_NUMBER: builtins.int
+    reservation_id: builtins.str
+    """Reservation that the call was made under. Required."""
+    def __init__(
+        self,
+        *,
+        reservation_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["reservation_id", b"reservation_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetUsageResponse(message.Message):
+    """What a call has consumed."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CONSUMED_FIELD_NUMBER: builtins.int
+    CONSUMED_BY_MODEL_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def consumed(self) -> Usage:
+        """Nothing is set where the call ended before any work."""
+
+    @builtins.property
+    def consumed_by_model(self) -> containers.RepeatedCompositeFieldContainer[Usage]:
+        """The same by model, where several did the work; else empty."""
+
+    def __init__(
+        self,
+        *,
+        consumed: Usage | None = ...,
+        consumed_by_model: abc.Iterable[Usage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["consumed", b"consumed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["consumed", b"consumed", "consumed_by_model", b"consumed_by_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class Usage(message.Message):

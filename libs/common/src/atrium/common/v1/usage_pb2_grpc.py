@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from atrium.common.v1 import usage_pb2 as atrium_dot_common_dot_v1_dot_usage__pb2
 
 GRPC_GENERATED_VERSION = '1.76.0'
 GRPC_VERSION = grpc.__version__
@@ -22,3 +23,84 @@ if _version_not_supported:
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
     )
+
+
+class UsageServiceStub(object):
+    """Tells the gateway what calls have consumed whose answers it did not receive.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetUsage = channel.unary_unary(
+                '/atrium.common.v1.UsageService/GetUsage',
+                request_serializer=atrium_dot_common_dot_v1_dot_usage__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=atrium_dot_common_dot_v1_dot_usage__pb2.GetUsageResponse.FromString,
+                _registered_method=True)
+
+
+class UsageServiceServicer(object):
+    """Tells the gateway what calls have consumed whose answers it did not receive.
+    """
+
+    def GetUsage(self, request, context):
+        """Tells what the latest single-answer call under a reservation has consumed.
+
+        A stream tells its usage in every message; a call with one answer that is cancelled
+        tells nothing, so whoever cancels it asks here. While the call still runs, the answer
+        waits for its end. It is remembered for a few thousand calls. NOT_FOUND if no such call
+        came to this replica. Needs the service credential.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_UsageServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=atrium_dot_common_dot_v1_dot_usage__pb2.GetUsageRequest.FromString,
+                    response_serializer=atrium_dot_common_dot_v1_dot_usage__pb2.GetUsageResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'atrium.common.v1.UsageService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('atrium.common.v1.UsageService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class UsageService(object):
+    """Tells the gateway what calls have consumed whose answers it did not receive.
+    """
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atrium.common.v1.UsageService/GetUsage',
+            atrium_dot_common_dot_v1_dot_usage__pb2.GetUsageRequest.SerializeToString,
+            atrium_dot_common_dot_v1_dot_usage__pb2.GetUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

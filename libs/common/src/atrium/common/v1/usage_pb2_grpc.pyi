@@ -3,11 +3,18 @@
 isort:skip_file
 What a piece of work consumed, in the units that quotas and the ledger count."""
 
+from atrium.common.v1 import usage_pb2 as _usage_pb2
 from collections import abc as _abc
 from grpc import aio as _aio
 import abc as _abc_1
 import grpc as _grpc
+import sys
 import typing as _typing
+
+if sys.version_info >= (3, 11):
+    from typing import Self as _Self
+else:
+    from typing_extensions import Self as _Self
 
 _T = _typing.TypeVar("_T")
 
@@ -18,3 +25,52 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
+
+class UsageServiceStub:
+    """Tells the gateway what calls have consumed whose answers it did not receive."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> UsageServiceAsyncStub: ...
+    GetUsage: _grpc.UnaryUnaryMultiCallable[_usage_pb2.GetUsageRequest, _usage_pb2.GetUsageResponse]
+    """Tells what the latest single-answer call under a reservation has consumed.
+
+    A stream tells its usage in every message; a call with one answer that is cancelled
+    tells nothing, so whoever cancels it asks here. While the call still runs, the answer
+    waits for its end. It is remembered for a few thousand calls. NOT_FOUND if no such call
+    came to this replica. Needs the service credential.
+    """
+
+@_typing.type_check_only
+class UsageServiceAsyncStub(UsageServiceStub):
+    """Tells the gateway what calls have consumed whose answers it did not receive."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    GetUsage: _aio.UnaryUnaryMultiCallable[_usage_pb2.GetUsageRequest, _usage_pb2.GetUsageResponse]  # type: ignore[assignment]
+    """Tells what the latest single-answer call under a reservation has consumed.
+
+    A stream tells its usage in every message; a call with one answer that is cancelled
+    tells nothing, so whoever cancels it asks here. While the call still runs, the answer
+    waits for its end. It is remembered for a few thousand calls. NOT_FOUND if no such call
+    came to this replica. Needs the service credential.
+    """
+
+class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Tells the gateway what calls have consumed whose answers it did not receive."""
+
+    @_abc_1.abstractmethod
+    def GetUsage(
+        self,
+        request: _usage_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_pb2.GetUsageResponse, _abc.Awaitable[_usage_pb2.GetUsageResponse]]:
+        """Tells what the latest single-answer call under a reservation has consumed.
+
+        A stream tells its usage in every message; a call with one answer that is cancelled
+        tells nothing, so whoever cancels it asks here. While the call still runs, the answer
+        waits for its end. It is remembered for a few thousand calls. NOT_FOUND if no such call
+        came to this replica. Needs the service credential.
+        """
+
+def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
