@@ -182,7 +182,12 @@ class Pipeline:
         except BaseException as err:
             if call is not None:
                 call.cancel()
-            await self._close(reservation, call, err)
+            if call is None or (inquiry := call.inquiry()) is None:
+                await self._close(reservation, call, err)
+            else:
+                # A task of its own: who has left must not end it.
+                asking = self._ask_and_close(reservation, call, err, inquiry, job.estimate)
+                await asyncio.shield(self._spawn(asking))
             raise
         call.cancel()
         await self._admission.settle(reservation.id, run.usage, run.outcome, run.usage_by_model)
@@ -232,6 +237,23 @@ class Pipeline:
         else:
             reason = error.reason if isinstance(error, AtriumError) else "INTERNAL"
             await self._admission.refund(reservation.id, reason)
+
+    async def _ask_and_close(
+        self,
+        reservation: Reservation,
+        call: UpstreamCall[E],
+        error: BaseException,
+        inquiry: Awaitable[None],
+        bound: Usage,
+    ) -> None:
+        """Closes after the service has told what it did; charges the bound if it can't be asked."""
+        try:
+            await inquiry
+        except AtriumError as err:
+            logger.warning("usage not told", reservation=reservation.id, reason=err.reason)
+            await self._admission.settle(reservation.id, bound, Outcome.CANCELLED)
+        else:
+            await self._close(reservation, call, error)
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)

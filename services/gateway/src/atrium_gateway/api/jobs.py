@@ -14,12 +14,18 @@ from atrium_gateway.api.text_schema import Input
 from atrium_gateway.deps import Gateway
 from atrium_gateway.pipeline import Job
 from atrium_gateway.upstreams.chain import ChainedCalls
-from atrium_gateway.upstreams.llm import GENERATE
+from atrium_gateway.upstreams.llm import GENERATE, GENERATE_WHOLE
 from atrium_gateway.upstreams.port import Caller, UpstreamCall
 from atrium_gateway.upstreams.text import Delta, Generation, Sampling
 
 WHOLE_ANSWER_INTERVAL = 0.02
-"""Seconds between the messages of an answer that is given whole."""
+"""Seconds between the messages of an answer that is given whole and is too large for one."""
+_MESSAGE_BYTES = 4_000_000
+"""Room of one message, less what stands around the answer."""
+_TOKEN_BYTES = 64
+"""Bytes of a token's text that are allowed for: several times what languages need."""
+_LOGPROB_BYTES = 2 * _TOKEN_BYTES
+"""The same of a token with its probability: as text, and as bytes."""
 
 Deltas = Sequence[Delta]
 
@@ -67,8 +73,8 @@ def sampling(request: Input, *, max_tokens: int | None, top_logprobs: int | None
 def message_interval(request: Input) -> float:
     """How often the service tells what it has generated, in seconds.
 
-    A whole answer needs no token at once, and fewer messages spare most of the gateway's
-    work. A caller who leaves is charged up to the last message: hence not rarer.
+    A whole answer needs no token at once. Where it does not fit into one message, a caller
+    who leaves is charged up to the last one: hence not rarer.
     """
     return 0.0 if request.stream else WHOLE_ANSWER_INTERVAL
 
@@ -143,15 +149,16 @@ def _job(
 ) -> Job[tuple[int, Deltas]]:
     answers = len(work.generations) * (work.generations[0].sampling.n or 1)
 
+    whole = _fits_one_message(work.generations, written * answers)
+
     def call(caller: Caller) -> UpstreamCall[tuple[int, Deltas]]:
-        return ChainedCalls(
-            [partial(gateway.llm.generate, item, caller) for item in work.generations]
-        )
+        start = gateway.llm.generate_whole if whole else gateway.llm.generate
+        return ChainedCalls([partial(start, item, caller) for item in work.generations])
 
     return Job(
         capability=work.capability,
         model=work.entry.id,
-        method=GENERATE,
+        method=GENERATE_WHOLE if whole else GENERATE,
         estimate=Usage(
             model=work.entry.id,
             input_tokens=read,
@@ -161,3 +168,17 @@ def _job(
         call=call,
         fit=fit,
     )
+
+
+def _fits_one_message(generations: Sequence[Generation], written: int) -> bool:
+    """Whether an answer of at most `written` tokens can come as one message, and may.
+
+    One message costs the gateway half of what a stream does. An answer that the client gets
+    in pieces is no such answer, nor are several prompts, nor one that repeats its prompt.
+    """
+    first, *others = generations
+    if others or first.echo or not first.min_interval:
+        return False
+    top = first.sampling.top_logprobs
+    each = _TOKEN_BYTES + (0 if top is None else _LOGPROB_BYTES * (1 + top))
+    return written * each <= _MESSAGE_BYTES

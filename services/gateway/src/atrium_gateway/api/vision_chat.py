@@ -5,7 +5,7 @@ operator's. What that service has no word for is refused by name.
 """
 
 import io
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
 from atrium_common.catalogue import ModelEntry
@@ -147,6 +147,10 @@ class _AnswerCall:
     def cancel(self) -> None:
         """Ends the call."""
         self._call.cancel()
+
+    def inquiry(self) -> Coroutine[object, object, None] | None:
+        """What the answer's call has to ask."""
+        return self._call.inquiry()
 
 
 @dataclass(frozen=True, slots=True)

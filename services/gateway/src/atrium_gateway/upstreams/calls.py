@@ -2,14 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 import grpc.aio
 
 from atrium_common.domain import Usage
-from atrium_common.errors import Unavailable
+from atrium_common.errors import AtriumError, DeadlineExceeded, Unavailable
 from atrium_common.interceptors.errors import from_rpc_error
 from atrium_common.interceptors.tracing import outgoing_metadata
 from atrium_common.wire import usage_from_proto
@@ -87,6 +87,10 @@ class _Call(Generic[M, T]):
         """The same by model, where the last message says it."""
         return [usage_from_proto(part) for part in getattr(self._last, "usage_by_model", ())]
 
+    def inquiry(self) -> Coroutine[object, object, None] | None:
+        """Nothing to ask: messages tell the usage."""
+        return None
+
     def _take(self, message: M) -> T:
         self._last = message
         self._usage = None
@@ -145,6 +149,34 @@ class SingleCall(_Call[M, T]):
     def cancel(self) -> None:
         """Ends the call; harmless after its end."""
         self._call.cancel()
+
+
+class WholeCall(SingleCall[M, T]):
+    """A call that is answered by one message, and told about where that does not arrive."""
+
+    def __init__(
+        self, call: Any, convert: Callable[[M], T], ask: Callable[[], Awaitable[Usage | None]]
+    ) -> None:
+        """Args: call, convert: As `SingleCall`; ask: Asks what the call has consumed."""
+        super().__init__(call, convert)
+        self._ask = ask
+        self._refused = False
+
+    async def __anext__(self) -> T:
+        """Waits for the answer; raises errors of the tree."""
+        try:
+            return await super().__anext__()
+        except AtriumError as err:
+            # An answer, too: nothing came of it. Only at the deadline there may be work.
+            self._refused = not isinstance(err, DeadlineExceeded)
+            raise
+
+    def inquiry(self) -> Coroutine[object, object, None] | None:
+        """Asks the service, where neither an answer nor a refusal has come."""
+        return None if self._answered or self._refused else self._inquire()
+
+    async def _inquire(self) -> None:
+        self._usage = await self._ask()
 
 
 async def unmetered(call: Awaitable[T]) -> T:

@@ -3,7 +3,7 @@
 A list of prompts is that, and embeddings that are too many for one message.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Generic, TypeVar
 
 from atrium_common.domain import Usage
@@ -50,6 +50,10 @@ class ChainedCalls(Generic[E]):
     def cancel(self) -> None:
         """Ends the running call; no other one begins."""
         self._call.cancel()
+
+    def inquiry(self) -> Coroutine[object, object, None] | None:
+        """What the running call has to ask; the ones before have told their usage."""
+        return self._call.inquiry()
 
 
 def total(first: Usage | None, second: Usage | None) -> Usage | None:

@@ -203,6 +203,9 @@ class LiveTurns:
         for turn in self._live:
             turn.call.cancel()
 
+    def inquiry(self) -> None:
+        """Nothing to ask: every turn is a stream, whose messages tell the usage."""
+
 
 def _total(first: Usage | None, second: Usage | None) -> Usage | None:
     if first is None or second is None:

@@ -7,13 +7,21 @@ import grpc.aio
 
 from atrium.llm.v1 import llm_pb2, llm_pb2_grpc
 from atrium_gateway.upstreams import llm_convert
-from atrium_gateway.upstreams.calls import Credentials, SingleCall, StreamedCall, unmetered
+from atrium_gateway.upstreams.calls import (
+    Credentials,
+    SingleCall,
+    StreamedCall,
+    WholeCall,
+    unmetered,
+)
 from atrium_gateway.upstreams.chain import ChainedCalls
+from atrium_gateway.upstreams.inquiry import UsageInquiry
 from atrium_gateway.upstreams.port import Caller
 from atrium_gateway.upstreams.text import Delta, Generation, Prompt
 
 SERVICE = "atrium.llm.v1.TextGenerationService"
 GENERATE = f"/{SERVICE}/StreamGenerateText"
+GENERATE_WHOLE = f"/{SERVICE}/GenerateText"
 EMBED = f"/{SERVICE}/EmbedText"
 COUNT_SECONDS = 10.0
 MAX_VALUES = 1_000_000
@@ -22,6 +30,7 @@ UNKNOWN_WIDTH = 4096
 """Dimensions assumed of a model whose catalogue entry names none."""
 
 GenerationCall = StreamedCall[llm_pb2.StreamGenerateTextResponse, Sequence[Delta]]
+WholeGenerationCall = WholeCall[llm_pb2.GenerateTextResponse, Sequence[Delta]]
 Vectors = Sequence[Sequence[float]]
 EmbeddingCall = SingleCall[llm_pb2.EmbedTextResponse, Vectors]
 
@@ -32,6 +41,7 @@ class LlmUpstream:
     def __init__(self, channel: grpc.aio.Channel, credentials: Credentials) -> None:
         self._stub = llm_pb2_grpc.TextGenerationServiceStub(channel)
         self._credentials = credentials
+        self._inquiry = UsageInquiry(channel, credentials)
 
     def generate(self, job: Generation, caller: Caller) -> GenerationCall:
         """Starts a generation; each event is what is new, none in the first."""
@@ -41,6 +51,19 @@ class LlmUpstream:
             timeout=caller.seconds_left(),
         )
         return StreamedCall(call, llm_convert.deltas)
+
+    def generate_whole(self, job: Generation, caller: Caller) -> WholeGenerationCall:
+        """Starts a generation whose one event is everything, one delta for each choice.
+
+        A caller's reservation has one such call: the service is asked by it what a call that
+        broke off has consumed.
+        """
+        call = self._stub.GenerateText(
+            llm_pb2.GenerateTextRequest(job=llm_convert.generation(job)),
+            metadata=self._credentials.metadata(caller),
+            timeout=caller.seconds_left(),
+        )
+        return WholeCall(call, llm_convert.whole, partial(self._inquiry.consumed, caller))
 
     def embed(
         self,

@@ -90,7 +90,12 @@ def deltas(message: llm_pb2.StreamGenerateTextResponse) -> Sequence[Delta]:
     return [_delta(delta) for delta in message.deltas]
 
 
-def _delta(delta: llm_pb2.ChoiceDelta) -> Delta:
+def whole(message: llm_pb2.GenerateTextResponse) -> Sequence[Delta]:
+    """Gives each choice as the one delta that it then has."""
+    return [_delta(choice) for choice in message.choices]
+
+
+def _delta(delta: llm_pb2.ChoiceDelta | llm_pb2.Choice) -> Delta:
     calls, tokens = delta.tool_calls, delta.logprobs
     return Delta(
         delta.index,

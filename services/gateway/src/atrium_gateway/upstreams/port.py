@@ -1,7 +1,7 @@
 """What the pipeline sees of any service: in whose name it is called, and a running call."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -56,4 +56,13 @@ class UpstreamCall(Protocol[E_co]):
 
     def cancel(self) -> None:
         """Ends the call at once; harmless after its end."""
+        ...
+
+    def inquiry(self) -> Coroutine[object, object, None] | None:
+        """What has to be awaited before `usage` is true of a call that broke off.
+
+        Returns:
+            A coroutine that asks the service, and raises an error of the tree if it can't
+            be asked; ``None`` where messages have told the usage.
+        """
         ...
