@@ -1,6 +1,9 @@
 """The first use of a GGUF file beside weights that nothing may be written to, as in compose."""
 
 import errno
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import gguf
@@ -130,3 +133,13 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"is read-only: .* with ATRIUM_CACHE_DIR"):
         model_folder(store, entry, convert=refuse)
     assert [path for path in cache.rglob("*") if path.is_file()] == []
+
+
+def test_a_conversion_ends_with_who_wanted_it(tmp_path: Path) -> None:
+    """What it would read never comes, so that only the end of its parent ends it."""
+    os.mkfifo(tmp_path / "tiny.gguf")
+    command = [sys.executable, "-m", "atrium_llm.weights", str(tmp_path / "tiny.gguf"), "made"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert child.stdin is not None
+    child.stdin.close()
+    assert child.wait(60) == 1

@@ -10,6 +10,8 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,11 +64,21 @@ def model_folder(
 def _run_converter(file: Path, target: Path) -> None:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     command = [sys.executable, "-m", "atrium_llm.weights", str(file), str(target)]
-    done = subprocess.run(  # noqa: S603 - our own module, no shell
-        command, env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no output"]
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(  # noqa: S603 - our own module, no shell
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,  # stays open as long as this process lives
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+        ) as process,
+    ):
+        process.wait()
+        output.seek(0)
+        told = output.read().decode(errors="replace")
+    if process.returncode != 0:
+        lines = told.strip().splitlines() or ["no output"]
         raise WeightsError(f"{file.name}: conversion failed: {lines[-1][:300]}")
 
 
@@ -104,5 +116,16 @@ def _drop_machine_paths(config: Path) -> None:
     config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def _end_with_parent() -> None:
+    """Ends this process when its standard input does: whoever wanted the result is gone."""
+
+    def wait() -> None:
+        os.read(0, 1)  # not sys.stdin: its lock would be held while the interpreter ends
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
 if __name__ == "__main__":
+    _end_with_parent()
     convert_gguf(Path(sys.argv[1]), Path(sys.argv[2]))
