@@ -1,6 +1,7 @@
 """Plans and limits on SQLite and on PostgreSQL: the migration with data there, and the tables."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -113,8 +114,9 @@ async def test_plans_and_limits_are_replaced_by_those_of_their_kind(url):
     await tenants.remove_plan_limit("free", selector="*", unit=Unit.REQUESTS, window=Window.MINUTE)
     assert await tenants.version() == before + 1
     found = await tenants.tenant("acme")
-    assert found.limits == (limit,)
-    assert found.scoped == {"user:Zoë": (limit,)}
+    (own,), (users,) = found.limits, found.scoped["user:Zoë"]
+    assert 0 < users.since < own.since < found.limits_since < before  # when first set
+    assert replace(own, since=0) == replace(users, since=0) == limit
     assert found.plan_limits == (Limit("*", Unit.TOKENS, Window.MONTH, 100_000), limit)
     assert [plan.name for plan in await tenants.list_plans()] == [
         "Enterprise",

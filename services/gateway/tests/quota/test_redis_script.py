@@ -207,10 +207,22 @@ async def test_what_stays_in_the_store_has_an_end(store, redis):
         await store.settle(tenant, "settled", [int(amount > 0)] * len(Window))
         names = [name async for name in redis.scan_iter(f"{store._prefix}:{{{tenant}}}:*")]
         ends = {name.decode().rpartition(":")[2]: await redis.ttl(name) for name in names}
-        assert ends.pop("total") == -1  # all time has none
+        assert 39 * 86_400 < ends.pop("total") <= 40 * 86_400  # all time has none
         assert ends.keys() >= {"minute", "hour", "day", "month", "leases", "open", "settled"}
         assert all(0 < seconds <= 33 * 86_400 for seconds in ends.values()), ends
         assert ends.get("concurrent", 0) <= 60
+
+
+async def test_what_is_only_looked_at_has_an_end_and_begins_again_after_it(store, redis):
+    await seeded(store)
+    assert await used(store) == {0}
+    names = [name async for name in redis.scan_iter(f"{store._prefix}:{{acme}}:*")]
+    assert len(names) == 4
+    assert all([0 < await redis.ttl(name) <= 40 * 86_400 for name in names])
+    await redis.delete(f"{store._prefix}:{{acme}}:acme:total")  # nobody took of it for long
+    with pytest.raises(Unseeded) as caught:
+        await store.peek("acme", meters("acme"))
+    assert [each.window for each in caught.value.meters] == [Window.TOTAL]
 
 
 async def test_a_store_that_fails_again_and_again_is_asked_once_a_second(redis, monkeypatch):

@@ -87,12 +87,14 @@ class Limit:
         window: Over what time.
         amount: Whole units allowed in a window, 0 or more; ``None``, in a tenant's own,
             lifts the plan's or the default limit of this selector, unit and window.
+        since: Grows whenever it was not there for a while: its counts of before do not hold.
     """
 
     selector: str
     unit: Unit
     window: Window
     amount: int | None
+    since: int = 0
 
 
 class Meter(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from atrium_common.domain import Capability
 from atrium_gateway.quota.limits import (
     ANY_CAPABILITY,
+    LEDGERED,
     MODEL_PREFIX,
     UTC_ZONE,
     Limit,
@@ -191,7 +192,8 @@ def _meter(tenant: Tenant, limit: Limit, subject: str) -> Meter:
     """Binds a limit to its counter; `subject` is ``"tenant"``, ``"key:<id>"`` or ``"user:<id>"``.
 
     The counter of another time zone is another one: its window began at another time, and
-    the ledger knows what was consumed since.
+    the ledger knows what was consumed since. So is that of a limit that was gone for a while,
+    where the ledger can tell.
     """
     level, _, who = subject.partition(":")
     scope = f"{level}:{who or tenant.id}"
@@ -203,8 +205,10 @@ def _meter(tenant: Tenant, limit: Limit, subject: str) -> Meter:
     zone = tenant.time_zone if limit.window in _ZONED else UTC_ZONE
     # A subject may hold anything; a counter's key is one line of plain characters.
     parts = (tenant.id, level, quote(who, safe=""), quote(limit.selector, safe="*:"))
+    since = max(limit.since, tenant.limits_since) if limit.window in LEDGERED else 0
+    key = ":".join((*parts, limit.unit, limit.window, zone))
     return Meter(
-        key=":".join((*parts, limit.unit, limit.window, zone)),
+        key=f"{key}@{since}" if since else key,
         capability=ANY_CAPABILITY if by_model else limit.selector,
         unit=limit.unit,
         window=limit.window,

@@ -17,16 +17,19 @@ from atrium_gateway.tenants.tables import directory_version
 _MARK: Final = "atrium_directory_changed"
 
 
-async def changed(connection: AsyncConnection) -> None:
+async def changed(connection: AsyncConnection) -> int:
     """Says, at the beginning of a change's transaction, that there is one.
 
     Every other change waits until this one ends: what is read after this still holds when
     it commits, and no two changes wait for each other in a circle.
+
+    Returns:
+        The version that it makes; every change has another, greater one.
     """
-    await connection.execute(
-        update(directory_version).values(version=directory_version.c.version + 1)
-    )
+    more = update(directory_version).values(version=directory_version.c.version + 1)
+    version = await connection.scalar(more.returning(directory_version.c.version))
     connection.info[_MARK] = set()  # of those who have told of it
+    return version or 0
 
 
 def on_change(engine: AsyncEngine, tell: Callable[[], None]) -> None:

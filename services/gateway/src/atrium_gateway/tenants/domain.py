@@ -57,6 +57,8 @@ class Tenant:
         time_zone: IANA name of the zone that its days and months are of.
         fallback: Whether its rate limits are counted by each gateway alone, or its
             requests refused, while the shared store is away.
+        limits_since: Grows whenever other limits come to hold, but for single ones that are
+            set (those have a `since` of their own): counts of before do not hold.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Tenant:
     scoped: Mapping[str, tuple[Limit, ...]] = field(default_factory=dict, hash=False)
     time_zone: str = UTC_ZONE
     fallback: Fallback = Fallback.LOCAL
+    limits_since: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

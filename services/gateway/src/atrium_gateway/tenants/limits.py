@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Executable, Row, Table, delete, func, insert, select
+from sqlalchemy import ColumnElement, Executable, Row, Table, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atrium_common.errors import Conflict, InvalidArgument, NotFound
@@ -15,6 +15,7 @@ from atrium_gateway.tenants.keys import KeyRepository
 from atrium_gateway.tenants.tables import plan_limits, plans, tenant_limits, tenants
 
 _LONGEST_USER = 200
+_Values = Mapping[str, str | int | None]
 
 
 class LimitRepository(KeyRepository):
@@ -35,8 +36,8 @@ class LimitRepository(KeyRepository):
         """
         await self._expect_subject(tenant_id, subject)
         async with self._engine.begin() as connection:
-            await changed(connection)
-            await self._put_limit(connection, tenant_id, subject, limit)
+            version = await changed(connection)
+            await self._put_limit(connection, tenant_id, subject, limit, since=version)
 
     async def remove_limit(
         self,
@@ -53,7 +54,7 @@ class LimitRepository(KeyRepository):
             NotFound: There is no such limit.
         """
         async with self._engine.begin() as connection:
-            await changed(connection)
+            version = await changed(connection)
             done = await connection.execute(
                 delete(tenant_limits).where(
                     tenant_limits.c.tenant == tenant_id,
@@ -64,6 +65,8 @@ class LimitRepository(KeyRepository):
                 )
             )
             expect_one(done.rowcount, f"The tenant {tenant_id!r} has no such limit.")
+            if subject == TENANT_LEVEL:
+                await _other_limits(connection, tenants.c.id == tenant_id, since=version)
 
     async def plan(self, plan_id: str) -> Plan | None:
         """One plan with its limits, or ``None``."""
@@ -91,11 +94,14 @@ class LimitRepository(KeyRepository):
         """
         for limit in plan.limits:
             check_limit(limit, may_lift=False)
+        rows = {(x.selector, x.unit, x.window): _row(x, plan=plan.id) for x in plan.limits}
         async with self._engine.begin() as connection:
-            await changed(connection)
+            version = await changed(connection)
             await connection.execute(self._named(plan.id, plan.name))
+            before = (await limits_of_plans(connection, {plan.id})).get(plan.id, ())
+            if rows.keys() - {(x.selector, x.unit, x.window) for x in before}:
+                await _other_limits(connection, tenants.c.plan == plan.id, since=version)
             await connection.execute(delete(plan_limits).where(plan_limits.c.plan == plan.id))
-            rows = {(x.selector, x.unit, x.window): _row(x, plan=plan.id) for x in plan.limits}
             if rows:
                 await connection.execute(insert(plan_limits), list(rows.values()))
             await self._expect_room(connection, plan_limits, plan=plan.id)
@@ -127,10 +133,15 @@ class LimitRepository(KeyRepository):
         """
         check_limit(limit, may_lift=False)
         async with self._engine.begin() as connection:
-            await changed(connection)
+            version = await changed(connection)
             await expect_plan(connection, plan_id)
-            if await self._put(connection, plan_limits, limit, plan=plan_id):
+            row = _row(limit, plan=plan_id)
+            if not await self._known(connection, plan_limits, row):
+                await self._put(connection, plan_limits, row)
                 await self._expect_room(connection, plan_limits, plan=plan_id)
+                await _other_limits(connection, tenants.c.plan == plan_id, since=version)
+            else:
+                await self._put(connection, plan_limits, row)
 
     async def remove_plan_limit(
         self, plan_id: str, *, selector: str, unit: Unit, window: Window
@@ -157,11 +168,22 @@ class LimitRepository(KeyRepository):
         return statement.on_conflict_do_update(index_elements=[plans.c.id], set_={"name": name})
 
     async def _put_limit(
-        self, connection: AsyncConnection, tenant_id: str, subject: str, limit: Limit
+        self,
+        connection: AsyncConnection,
+        tenant_id: str,
+        subject: str,
+        limit: Limit,
+        *,
+        since: int,
     ) -> None:
         check_limit(limit, may_lift=subject == TENANT_LEVEL)
         owner = {"tenant": tenant_id, "subject": subject}
-        if not await self._put(connection, tenant_limits, limit, **owner):
+        row = _row(limit, **owner)
+        known = await self._known(connection, tenant_limits, row)
+        if known is not None and known.amount is not None:
+            since = known.since
+        await self._put(connection, tenant_limits, {**row, "since": since})
+        if known is not None:
             return
         await self._expect_room(connection, tenant_limits, **owner)
         query = select(func.count()).where(tenant_limits.c.tenant == tenant_id)
@@ -178,20 +200,21 @@ class LimitRepository(KeyRepository):
         kind, _, _ = owner.get("subject", "plan").partition(":")
         check_room(f"A {kind}", (await connection.scalars(query)).all())
 
-    async def _put(
-        self, connection: AsyncConnection, table: Table, limit: Limit, **owner: str
-    ) -> bool:
-        """Writes a limit; returns whether there was none of its kind."""
-        row = _row(limit, **owner)
+    async def _known(
+        self, connection: AsyncConnection, table: Table, row: _Values
+    ) -> Row[tuple[object, ...]] | None:
+        """The limit of this kind that is there."""
         same = [column == row[column.name] for column in table.primary_key.columns]
-        known = await connection.scalar(select(func.count()).where(*same))
-        statement = upsert(self._engine.dialect.name)(table).values(row)
+        return (await connection.execute(select(table).where(*same))).one_or_none()
+
+    async def _put(self, connection: AsyncConnection, table: Table, row: _Values) -> None:
+        kind = list(table.primary_key.columns)
+        more = {name: row[name] for name in row.keys() - {column.name for column in kind}}
         await connection.execute(
-            statement.on_conflict_do_update(
-                index_elements=list(table.primary_key.columns), set_={"amount": limit.amount}
-            )
+            upsert(self._engine.dialect.name)(table)
+            .values(row)
+            .on_conflict_do_update(index_elements=kind, set_=more)
         )
-        return not known
 
     async def _expect_subject(self, tenant_id: str, subject: str) -> None:
         await self._expect_tenant(tenant_id)
@@ -220,7 +243,7 @@ async def limits_of_tenants(
     found: dict[str, dict[str, tuple[Limit, ...]]] = {}
     for row in await connection.execute(query):
         scoped = found.setdefault(row.tenant, {})
-        scoped[row.subject] = (*scoped.get(row.subject, ()), _limit(row))
+        scoped[row.subject] = (*scoped.get(row.subject, ()), _limit(row, since=row.since))
     return found
 
 
@@ -237,6 +260,13 @@ async def limits_of_plans(
     return found
 
 
+async def _other_limits(
+    connection: AsyncConnection, which: ColumnElement[bool], *, since: int
+) -> None:
+    """Says of tenants that limits hold for them which did not before."""
+    await connection.execute(update(tenants).where(which).values(limits_since=since))
+
+
 async def expect_plan(connection: AsyncConnection, plan_id: str) -> None:
     """Raises `NotFound` unless there is such a plan; after `changed`, it stays there."""
     if await connection.scalar(select(plans.c.id).where(plans.c.id == plan_id)) is None:
@@ -249,7 +279,7 @@ def expect_one(rows: int, message: str) -> None:
         raise NotFound(message)
 
 
-def _row(limit: Limit, **owner: str) -> dict[str, str | int | None]:
+def _row(limit: Limit, **owner: str) -> _Values:
     return {
         **owner,
         "selector": limit.selector,
@@ -259,5 +289,5 @@ def _row(limit: Limit, **owner: str) -> dict[str, str | int | None]:
     }
 
 
-def _limit(row: Row[tuple[object, ...]]) -> Limit:
-    return Limit(row.selector, Unit(row.unit), Window(row.window), row.amount)
+def _limit(row: Row[tuple[object, ...]], *, since: int = 0) -> Limit:
+    return Limit(row.selector, Unit(row.unit), Window(row.window), row.amount, since)

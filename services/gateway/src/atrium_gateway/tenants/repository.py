@@ -5,6 +5,7 @@ running gateway notices it within a second.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import Row, Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -22,6 +23,9 @@ from atrium_gateway.tenants.limits import (
     limits_of_tenants,
 )
 from atrium_gateway.tenants.tables import directory_version, tenant_deletions, tenants
+
+_DECIDE_LIMITS: Final = frozenset({"plan", "time_zone", "unlimited"})
+"""What brings other limits, or other windows, when it changes."""
 
 
 class TenantRepository(LimitRepository):
@@ -81,7 +85,7 @@ class TenantRepository(LimitRepository):
                     )
                 )
                 for limit in tenant.limits:
-                    await self._put_limit(connection, tenant.id, TENANT_LEVEL, limit)
+                    await self._put_limit(connection, tenant.id, TENANT_LEVEL, limit, since=0)
         except IntegrityError as err:
             raise Conflict(f"The tenant {tenant.id!r} exists already.") from err
 
@@ -137,10 +141,17 @@ class TenantRepository(LimitRepository):
 
     async def _set(self, tenant_id: str, **values: str | float | bool | None) -> None:
         async with self._engine.begin() as connection:
-            await changed(connection)
+            version = await changed(connection)
             plan = values.get("plan")
             if isinstance(plan, str):
                 await expect_plan(connection, plan)
+            if turned := _DECIDE_LIMITS & values.keys():
+                known = select(*(tenants.c[name] for name in turned)).where(
+                    tenants.c.id == tenant_id
+                )
+                row = (await connection.execute(known)).one_or_none()
+                if row is not None and row != tuple(values[name] for name in turned):
+                    values["limits_since"] = version
             done = await connection.execute(
                 update(tenants).where(tenants.c.id == tenant_id).values(**values)
             )
@@ -178,4 +189,5 @@ def _tenant(
         scoped={subject: limits for subject, limits in scoped.items() if subject != TENANT_LEVEL},
         time_zone=row.time_zone,
         fallback=Fallback(row.fallback),
+        limits_since=row.limits_since,
     )

@@ -27,7 +27,9 @@ tenants = Table(
     Column("plan", String(64)),
     Column("time_zone", String(64), nullable=False, server_default="UTC"),
     Column("fallback", String(16), nullable=False, server_default="local"),
+    Column("limits_since", BigInteger, nullable=False, server_default="0"),
 )
+"""`limits_since` is the directory's version when other limits than before came to hold."""
 
 plans = Table(
     "plans",
@@ -74,8 +76,10 @@ tenant_limits = Table(
     Column("unit", String(32), primary_key=True),
     Column("window", String(16), primary_key=True),
     Column("amount", BigInteger),
+    Column("since", BigInteger, nullable=False, server_default="0"),
 )
-"""`subject` is ``tenant``, ``key:<id>`` or ``user:<sub>``; without an amount it lifts another."""
+"""`subject` is ``tenant``, ``key:<id>`` or ``user:<sub>``; without an amount it lifts another.
+`since` is the directory's version when it began to count."""
 
 directory_version = Table(
     "directory_version",

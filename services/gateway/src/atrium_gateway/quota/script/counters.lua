@@ -62,7 +62,7 @@ local function take(meter, amount, expires)
     end
     redis.call('HINCRBY', meter.key, 'u', whole(amount))
     if not start then redis.call('HSET', meter.key, APART .. id, '') end
-    if meter.ends < FOREVER then redis.call('PEXPIRE', meter.key, whole(meter.ends - now + DAY)) end
+    redis.call('PEXPIRE', meter.key, whole(math.min(meter.ends - now + DAY, IDLE)))
     return math.max(start or 0, meter.start), 0
   elseif meter.kind == 'b' then
     local b = bucket(meter.key)

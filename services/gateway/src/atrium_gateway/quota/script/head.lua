@@ -20,6 +20,9 @@
 local DROPS = 60000
 local FOREVER = 253402214400000
 local DAY = 86400000
+-- A counter that nobody took of for so long is forgotten, though its window has no end or is a
+-- month: who needs it again seeds it.
+local IDLE = 40 * DAY
 local SLOT_RETRY = 1000
 local MOST_HOLES = 256
 -- How long it is remembered that a reservation is closed. A settlement is in the database

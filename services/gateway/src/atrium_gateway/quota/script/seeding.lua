@@ -23,6 +23,7 @@ if operation == 'seed' then
     for i = 3, #found do redis.call('HDEL', KEYS[3], APART .. found[i]) end
     redis.call('HSET', KEYS[3], 's', ARGV[4])
     redis.call('HINCRBY', KEYS[3], 'u', ARGV[5])
+    if redis.call('PTTL', KEYS[3]) < 0 then redis.call('PEXPIRE', KEYS[3], whole(IDLE)) end
   end
   return {'seeded', whole(now)}
 end
