@@ -183,7 +183,9 @@ class Admission:
             grown = msgspec.structs.replace(held, record=record, amounts=most)
         await self._books.renew(held, grown)
         if grown is not None and reservation_id in self._books.open:
-            held.record, held.amounts = grown.record, grown.amounts
+            held.record = grown.record
+            # Counted in further limits meanwhile, it keeps what it holds of these.
+            held.amounts = (*grown.amounts, *held.amounts[len(grown.amounts) :])
             self._ledger.open(held.record)
         return timedelta(seconds=held.lease)
 
@@ -320,11 +322,7 @@ class Admission:
         return self._prices.at(self._now_ms()).bound(model, units_of(usage))
 
     def _bound(self, meters: Sequence[Meter], model: str, estimate: Usage) -> list[int]:
-        return reserve_amounts(
-            meters,
-            estimate,
-            lambda: self.price(model, estimate),
-        )
+        return reserve_amounts(meters, estimate, lambda: self.price(model, estimate))
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
-import msgspec
 import structlog
 
 from atrium_common.domain import Usage
@@ -65,6 +64,7 @@ class LateLimits:
         self._counting: dict[str, asyncio.Task[None]] = {}
         self._looked = (-1, -1)
         self._again = float("-inf")
+        self._unsure: set[str] = set()
         self.due = policy.changed
         """Tenants whose running work must be seen to, by id."""
 
@@ -111,10 +111,12 @@ class LateLimits:
         await asyncio.shield(task)
 
     async def _count(self, tenant: Tenant) -> None:
+        self._unsure &= self._books.open.keys()
         late = [
             (held, meters)
             for held in self._books.open.values()
-            if held.record.tenant == tenant.id and (meters := self._late(tenant, held))
+            if held.record.tenant == tenant.id
+            and ((meters := self._late(tenant, held)) or held.record.id in self._unsure)
         ]
         try:
             await in_turn(self._attach(*each) for each in late)
@@ -142,19 +144,20 @@ class LateLimits:
         return record.started_ms >= start
 
     async def _attach(self, held: Held, meters: Sequence[Meter]) -> None:
-        """Counts a reservation in further limits, unless it is closed by now."""
-        record, has = held.record, len(held.meters)
+        """Counts a reservation in further limits, unless it is closed by now.
+
+        From the call on it is settled in them, too: a store that does not answer may have done
+        it. One that has not done it leaves such amounts out, until it is asked again.
+        """
+        record = held.record
         book = self._prices.at(record.started_ms)
         amounts = reserve_amounts(
             meters, _most(record), lambda: book.bound(record.model, record.reserved)
         )
-        all_meters = (*held.meters, *meters)
-        attached = msgspec.structs.replace(
-            held, meters=all_meters, amounts=(*held.amounts, *amounts)
-        )
-        if await self._books.store.attach(self._books.hold(attached)):
-            # It may have grown meanwhile.
-            held.meters, held.amounts = all_meters, (*held.amounts[:has], *amounts)
+        held.meters, held.amounts = (*held.meters, *meters), (*held.amounts, *amounts)
+        self._unsure.add(record.id)
+        await self._books.store.attach(self._books.hold(held))
+        self._unsure.discard(record.id)
 
 
 def _most(record: OpenRecord) -> Usage:

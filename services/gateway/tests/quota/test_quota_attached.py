@@ -176,3 +176,25 @@ async def test_a_limit_admits_what_one_does_that_was_there_from_the_beginning(
                 assert await store.store.attach(asked)
         else:
             clock.now += passes / 1000
+
+
+async def test_where_the_answer_was_lost_its_owner_closes_it_in_both_cases(store, clock):
+    """Who does not know whether it was attached settles and grows it as if it had been."""
+    clock.now -= 3600
+    await store.store.seed(TENANT, TOKENS, nothing)
+    for name in ("done", "lost"):
+        await store.reserve(name, [], [])
+    assert await store.store.attach(hold("done", [TOKENS], [40]))
+    await store.settle("done", [7])
+    await store.settle("lost", [9])
+    assert await used(store, TOKENS) == [7]
+
+
+async def test_what_grows_in_a_limit_that_it_was_never_attached_to_is_attached_by_it(shared, clock):
+    clock.now -= 3600
+    await shared.seed(TENANT, TOKENS, nothing)
+    await shared.reserve(hold("a", [SLOTS], [1]))
+    await shared.renew(hold("a", [SLOTS, TOKENS], [1, 40]), grow=True)
+    assert [reading.used for reading in await shared.peek(TENANT, [SLOTS, TOKENS])] == [1, 40]
+    await shared.settle(TENANT, "a", [0, 7])
+    assert [reading.used for reading in await shared.peek(TENANT, [SLOTS, TOKENS])] == [0, 7]

@@ -60,4 +60,5 @@ async def test_a_limit_that_is_set_while_redis_is_away_counts_what_runs_afterwar
 
         await until(counted)
         await settle(core, running, 50)
-        assert await uses(core, 50)()
+        # What was asked while Redis stood still it may have done since: that is given back first.
+        await until(uses(core, 50))

@@ -4,6 +4,10 @@
 -- where they had passed, if `back`.
 local function extend(meters, amounts, ends, back)
   local pieces, keys = pieces_of(), keys_of()
+  if #meters > #keys then  -- attached to more, as its owner believes, and that never came here
+    for i = #keys + 1, #meters do keys[i] = meters[i].key end
+    redis.call('HSET', KEYS[1], 'k', table.concat(keys, '\n'))
+  end
   for i, meter in ipairs(meters) do
     if amounts[i] > 0 then
       local mark, epoch = take(meter, amounts[i], ends)
