@@ -7,6 +7,7 @@ and the gateway's upstreams.
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from atrium.common.v1 import model_pb2, usage_pb2
@@ -76,6 +77,14 @@ def usage_to_proto(usage: Usage) -> usage_pb2.Usage:
     if usage.output_audio:
         message.output_audio.CopyFrom(duration_to_proto(usage.output_audio))
     return message
+
+
+def usage_in(answer: Message) -> usage_pb2.Usage | None:
+    """The usage that an answer tells; ``None`` for a type of answer without one."""
+    if "usage" not in answer.DESCRIPTOR.fields_by_name:
+        return None
+    usage: usage_pb2.Usage = answer.usage  # type: ignore[attr-defined]
+    return usage
 
 
 def usage_from_proto(message: usage_pb2.Usage) -> Usage:

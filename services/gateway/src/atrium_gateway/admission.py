@@ -183,9 +183,7 @@ class Admission:
             grown = msgspec.structs.replace(held, record=record, amounts=most)
         await self._books.renew(held, grown)
         if grown is not None and reservation_id in self._books.open:
-            held.record = grown.record
-            # Counted in further limits meanwhile, it keeps what it holds of these.
-            held.amounts = (*grown.amounts, *held.amounts[len(grown.amounts) :])
+            held.record, held.amounts = grown.record, grown.amounts
             self._ledger.open(held.record)
         return timedelta(seconds=held.lease)
 

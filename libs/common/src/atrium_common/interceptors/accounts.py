@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 
 from atrium.common.v1 import usage_pb2
 from atrium_common.domain import Usage
-from atrium_common.wire import usage_to_proto
+from atrium_common.wire import usage_in, usage_to_proto
 
 _REMEMBERED: Final = 4096
 
@@ -41,9 +41,9 @@ class Account:
         Args:
             message: The answer, which tells the total; ``None`` if there is none.
         """
-        if message is not None and "usage" in message.DESCRIPTOR.fields_by_name:
+        if message is not None and (usage := usage_in(message)) is not None:
             # Copies: a part of a message would keep all of it in memory.
-            self._usage = _copy(message.usage)  # type: ignore[attr-defined]
+            self._usage = _copy(usage)
             self._by_model = [_copy(part) for part in getattr(message, "usage_by_model", ())]
         self._ended = True
         if self._waiting is not None:

@@ -34,7 +34,7 @@ from atrium_common.interceptors.requests import Requests
 from atrium_common.interceptors.surroundings import Surroundings
 from atrium_common.interceptors.usage import Identity
 from atrium_common.service import Context
-from atrium_common.wire import usage_from_proto
+from atrium_common.wire import usage_from_proto, usage_in
 
 T = TypeVar("T")
 
@@ -279,12 +279,9 @@ class Call:
             await asyncio.wait({task}, timeout=_SETTLE_SECONDS)
 
     def _consumed(self) -> usage_pb2.Usage | None:
-        if self._last is None and self._account is not None:
-            return self._account.usage
-        if self._last is None or "usage" not in self._last.DESCRIPTOR.fields_by_name:
-            return None
-        usage: usage_pb2.Usage = self._last.usage  # type: ignore[attr-defined]
-        return usage
+        if self._last is None:
+            return None if self._account is None else self._account.usage
+        return usage_in(self._last)
 
 
 class _Ended(Exception):

@@ -136,12 +136,11 @@ class LimitRepository(KeyRepository):
             version = await changed(connection)
             await expect_plan(connection, plan_id)
             row = _row(limit, plan=plan_id)
-            if not await self._known(connection, plan_limits, row):
-                await self._put(connection, plan_limits, row)
+            known = await self._known(connection, plan_limits, row)
+            await self._put(connection, plan_limits, row)
+            if known is None:
                 await self._expect_room(connection, plan_limits, plan=plan_id)
                 await _other_limits(connection, tenants.c.plan == plan_id, since=version)
-            else:
-                await self._put(connection, plan_limits, row)
 
     async def remove_plan_limit(
         self, plan_id: str, *, selector: str, unit: Unit, window: Window

@@ -41,14 +41,12 @@ class UsageInquiry:
         Raises:
             AtriumError: The service can't be asked now.
         """
-        for left in reversed(range(_TRIES)):
+        for _ in range(_TRIES - 1):
             try:
                 return await self._anywhere(caller)
             except AtriumError:
-                if not left:
-                    raise
-            await asyncio.sleep(_PAUSE_SECONDS)
-        raise AssertionError("the last try returns or raises")
+                await asyncio.sleep(_PAUSE_SECONDS)
+        return await self._anywhere(caller)
 
     async def _anywhere(self, caller: Caller) -> Usage | None:
         for at_once in (1, _REPLICAS):
